@@ -1,0 +1,51 @@
+# One command list for people, hooks and CI. Plain `make` shows it.
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+READY = $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check lint types test-spark40 bench lock clean
+
+help:  ## show this list
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(READY)  ## make .venv with everything pinned in requirements.lock
+
+$(READY): requirements.lock pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --editable .
+	touch $@
+
+demo: $(READY)  ## tell the whole story: train, register, ask the model both ways
+	$(BIN)/penguins demo
+
+test: $(READY)  ## run all tests
+	$(BIN)/python -m pytest
+
+lint: $(READY)  ## ruff
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+types: $(READY)  ## mypy --strict
+	$(BIN)/mypy
+
+check: lint types test test-spark40  ## all that CI runs
+
+test-spark40: $(READY)  ## run the Spark tests on the oldest Spark, 4.0, in a copy of the environment
+	$(PYTHON) -m venv $(VENV)-spark40
+	$(VENV)-spark40/bin/python -m pip install --quiet -r requirements.lock --no-deps --require-hashes
+	$(VENV)-spark40/bin/python -m pip install --quiet --no-deps --editable .
+	$(VENV)-spark40/bin/python -m pip install --quiet "pyspark==4.0.*"
+	$(VENV)-spark40/bin/python -m pytest -m spark
+
+bench: $(READY)  ## measure against the lab's own code; writes docs/benchmarks.md
+	$(BIN)/python benchmarks/run.py
+
+lock: $(READY)  ## pin all dependencies anew
+	$(BIN)/uv pip compile pyproject.toml --extra local --group dev --universal --generate-hashes \
+		--python-version 3.11 --no-emit-index-url --custom-compile-command "make lock" -o requirements.lock
+
+clean:  ## remove the environments and what runs leave behind
+	rm -rf $(VENV) $(VENV)-spark40 mlflow.db mlruns spark-warehouse

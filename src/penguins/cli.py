@@ -1,0 +1,187 @@
+"""The command line: parse, make one call, print. Spark and MLflow are loaded by the commands that need them."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import logging
+import os
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import click
+
+from penguins import __version__, config
+from penguins.config import TrainingParameters
+from penguins.errors import ModelError, PenguinsError, first_sentence
+
+DEFAULTS = TrainingParameters()
+
+
+class Commands(click.Group):
+    """A group whose commands end with one sentence, not a traceback, unless they were told `--verbose`."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command, and turn what it raises into a ClickException."""
+        try:
+            return super().invoke(ctx)
+        except (click.ClickException, click.Abort, click.exceptions.Exit):
+            raise
+        except Exception as error:
+            if ctx.meta.get("verbose"):
+                raise
+            raise click.ClickException(_sentence(error)) from error
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="penguins")
+def main() -> None:
+    """Take a Spark ML model from a CSV file to a registered version that anything can serve.
+
+    MLflow's own environment variables count: MLFLOW_TRACKING_URI, MLFLOW_REGISTRY_URI, MLFLOW_EXPERIMENT_NAME.
+    Without them, runs and models are kept in mlflow.db in the current folder.
+
+    Exit codes: 0 done, 1 failed with one sentence on stderr, 2 wrong usage, 3 the answer is "no".
+    """
+
+
+def _begin(ctx: click.Context, _: click.Parameter, verbose: bool) -> None:
+    """Keep Spark's and MLflow's chatter from the user, unless it is asked for."""
+    ctx.meta["verbose"] = verbose
+    if verbose:
+        return
+    warnings.simplefilter("ignore")
+    # What MLflow's loggers are set to when it is imported; it also prints, to stderr, past its loggers.
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+    os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+    for name in ("alembic", "py4j", "pyspark"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    ctx.with_resource(contextlib.redirect_stderr(io.StringIO()))
+
+
+verbose_option = click.option(
+    "--verbose",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_begin,
+    help="Show what Spark and MLflow print, and the traceback of an error.",
+)
+data_option = click.option(
+    "--data",
+    default=config.DEFAULT_DATA,
+    show_default=True,
+    help="A CSV or Parquet file, a folder of them, a URI or Volumes path, or a table name.",
+)
+tracking_option = click.option(
+    "--tracking-uri", envvar="MLFLOW_TRACKING_URI", help="Where runs are kept.  [default: mlflow.db in this folder]"
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout, and nothing else.")
+
+
+@main.command()
+@data_option
+@click.option("--max-iter", type=int, default=DEFAULTS.max_iter, show_default=True, help="Iterations at most.")
+@click.option("--reg-param", type=float, default=DEFAULTS.reg_param, show_default=True, help="Regularization, from 0.")
+@click.option(
+    "--elastic-net-param",
+    type=float,
+    default=DEFAULTS.elastic_net_param,
+    show_default=True,
+    help="0 is ridge, 1 is lasso, and anything between is a mix.",
+)
+@click.option("--seed", type=int, default=DEFAULTS.seed, show_default=True, help="Which rows become test rows.")
+@click.option("--test-fraction", type=float, default=DEFAULTS.test_fraction, show_default=True, help="How many.")
+@click.option(
+    "--experiment", envvar="MLFLOW_EXPERIMENT_NAME", default=config.DEFAULT_EXPERIMENT, show_default=True,
+    help="The MLflow experiment.",
+)  # fmt: skip
+@click.option("--run-name", help="The run's name.  [default: MLflow makes one up]")
+@click.option("--register-as", default=config.DEFAULT_MODEL, show_default=True, help="The registered model's name.")
+@click.option("--no-register", is_flag=True, help="Log the model, but don't register it.")
+@click.option("--save", "save_to", type=click.Path(path_type=Path), help="Save the model to this path as well.")
+@click.option("--quarantine", type=click.Path(path_type=Path), help="Write the rows set aside to this CSV file.")
+@click.option("--autolog", is_flag=True, help="Let MLflow's autologging record the regression's fit as well.")
+@tracking_option
+@json_option
+@verbose_option
+def train(
+    data: str,
+    max_iter: int,
+    reg_param: float,
+    elastic_net_param: float,
+    seed: int,
+    test_fraction: float,
+    register_as: str,
+    no_register: bool,
+    save_to: Path | None,
+    tracking_uri: str | None,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Train a model, track it in MLflow, and register it.
+
+    Reads the data, sets bad rows aside, splits the rest by a hash of each row, fits the five-stage pipeline,
+    evaluates it on the test rows, and logs parameters, metrics, pictures and the model to one run.
+    """
+    parameters = TrainingParameters(max_iter, reg_param, elastic_net_param, seed, test_fraction)
+    if save_to is not None and save_to.exists():
+        raise ModelError(f"{save_to} exists already: give a path that doesn't, or remove it first.")
+    from penguins import flavor, show, train
+    from penguins.session import running_session
+    from penguins.tracking import Tracking
+
+    with show.progress(("Starting Spark", *train.SOURCE_STEPS, *train.STEPS)) as report:
+        report("Starting Spark")
+        with running_session(verbose=_is_verbose()) as spark:
+            Tracking.from_environment(tracking_uri).activate()
+            register = None if no_register else register_as
+            trained = train.train_from_source(spark, data, parameters, register_as=register, report=report, **options)
+            if save_to is not None:
+                flavor.save(trained.model, save_to, trained.input_example)
+    if as_json:
+        click.echo(json.dumps(show.as_json(trained)))
+    else:
+        show.trained(trained)
+
+
+@main.command()
+@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
+@click.option("--port", type=int, default=5000, show_default=True, help="The port to listen on.")
+@tracking_option
+@verbose_option
+def ui(host: str, port: int, tracking_uri: str | None) -> None:
+    """Open MLflow's own web page on the runs and models kept here; Ctrl-C stops it."""
+    from penguins import ui
+    from penguins.tracking import Tracking
+
+    sys.exit(ui.serve(Tracking.from_environment(tracking_uri), host, port))
+
+
+@main.command()
+@data_option
+@tracking_option
+@verbose_option
+def demo(data: str, tracking_uri: str | None) -> None:
+    """Show the whole story, step by step: train, register, and ask the model both ways."""
+    from penguins import demo
+    from penguins.session import running_session
+    from penguins.tracking import Tracking
+
+    Tracking.from_environment(tracking_uri).activate()
+    with running_session(verbose=_is_verbose()) as spark:
+        demo.tell(spark, data)
+
+
+def _is_verbose() -> bool:
+    return bool(click.get_current_context().meta["verbose"])
+
+
+def _sentence(error: Exception) -> str:
+    if isinstance(error, PenguinsError):
+        return str(error)
+    return f"{type(error).__name__}: {first_sentence(error)} (--verbose shows where)"

@@ -1,0 +1,386 @@
+"""Observations: what they look like, reading them, setting bad rows aside, splitting them."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from penguins.errors import DataError, ParameterError, first_sentence
+
+if TYPE_CHECKING:
+    from pyspark.sql import Column, DataFrame, SparkSession
+
+T = TypeVar("T")
+
+CORRUPT_RECORD = "_corrupt_record"
+"""Spark's own name for the column that keeps the text of a CSV line that doesn't fit the schema."""
+
+REASONS = "reasons"
+
+
+@dataclass(frozen=True)
+class Numeric:
+    """A numeric column: its name, its unit, and the range (inclusive) outside of which a value is a mistake."""
+
+    name: str
+    unit: str
+    minimum: float
+    maximum: float
+
+    def __post_init__(self) -> None:
+        if not self.minimum < self.maximum:
+            raise ParameterError(f"The range of {self.name} is {self.minimum} to {self.maximum}: it must go upwards.")
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What a table of observations looks like; every function here takes one and defaults to PENGUINS.
+
+    `classes` are the names of the label's codes: code 0 is the first name, code 1 the second, and so on.
+    Raises ParameterError for fewer than two classes, no numeric column, or a name that stands twice.
+    """
+
+    categorical: tuple[str, ...]
+    numeric: tuple[Numeric, ...]
+    label: str
+    classes: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.classes) < 2:
+            raise ParameterError(f"The spec has {len(self.classes)} classes: a classifier needs at least two.")
+        if not self.numeric:
+            raise ParameterError("The spec has no numeric column: it needs at least one.")
+        for names in (self.columns, self.classes):
+            if len({name.lower() for name in names}) < len(names):
+                raise ParameterError(f"Every name in a spec must be its own, but one stands twice in {_listed(names)}.")
+        if self.name_column == "prediction":
+            raise ParameterError(f"The label can't be called {self.label}: an answer's class code has that name.")
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """The columns a model is asked with: the categorical ones, then the numeric ones."""
+        return (*self.categorical, *(numeric.name for numeric in self.numeric))
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The feature columns and the label."""
+        return (*self.features, self.label)
+
+    @property
+    def name_column(self) -> str:
+        """Where an answer holds the name of the predicted class: the label in lower case, `species` for PENGUINS."""
+        return self.label.lower()
+
+
+# A value below half of the smallest bird's, or above one and a half times the largest one's, is taken for a mistake.
+PENGUINS = Spec(
+    categorical=("Island",),
+    numeric=(
+        Numeric("CulmenLength", "mm", 16, 90),
+        Numeric("CulmenDepth", "mm", 6.5, 32.5),
+        Numeric("FlipperLength", "mm", 86, 347),
+        Numeric("BodyMass", "g", 1350, 9450),
+    ),
+    label="Species",
+    classes=("Adelie", "Gentoo", "Chinstrap"),
+)
+
+
+def read(spark: SparkSession, source: str | Path, spec: Spec = PENGUINS) -> DataFrame:
+    """Read observations from a CSV or Parquet file, a folder of either, a URI or Volumes path, or a table by name.
+
+    Returns the columns as the source has them; of a CSV, the spec's columns with declared types (text for
+    categories, double for numbers and the label), any other column as text, and `_corrupt_record` with the
+    whole line where something didn't fit. Raises DataError when there is nothing to read or a column is missing.
+    """
+    source = str(source)
+    if not _is_path(source):
+        return _with_columns(_read_table(spark, source), source, spec)
+    file_format = _file_format(spark, source)
+    if file_format == "csv":
+        return _read_csv(spark, source, spec)
+    return _with_columns(_told(lambda: spark.read.parquet(source), source), source, spec)
+
+
+def check(df: DataFrame, spec: Spec = PENGUINS) -> tuple[DataFrame, DataFrame]:
+    """Set aside the rows that break a rule of the spec; every row of `df` is in exactly one of the two results.
+
+    Returns the accepted rows, with the spec's columns only (categories as text, numbers as double, the label as
+    int), and the quarantined rows, with all columns as they came and `reasons`, an array of sentences.
+    Raises DataError when a column has a type that no value of the spec could have.
+    """
+    from pyspark.sql import functions as F
+
+    _require_types(df, spec)
+    is_broken = F.coalesce(*_reasons(df, spec, {})).isNotNull()
+    accepted = df.where(~is_broken).select(
+        *(F.col(name).cast("string").alias(name) for name in spec.categorical),
+        *(_number(df, numeric.name).alias(numeric.name) for numeric in spec.numeric),
+        _number(df, spec.label).cast("int").alias(spec.label),
+    )
+    # Parsing a rejected line again tells text from nothing; it is slow, so only quarantined rows pay for it.
+    reasons = F.array_compact(F.array(*_reasons(df, spec, _texts(df))))
+    return accepted, df.where(is_broken).withColumn(REASONS, reasons)
+
+
+def count_reasons(quarantined: DataFrame) -> tuple[int, dict[str, int]]:
+    """How many rows were quarantined, and how many for each reason, the most frequent first; one Spark job.
+
+    A row with two reasons counts once in the first figure and under both reasons.
+    """
+    counts: dict[str, int] = {}
+    rows = 0
+    for reasons, count in quarantined.groupBy(REASONS).count().collect():
+        rows += count
+        for reason in reasons:
+            counts[reason] = counts.get(reason, 0) + count
+    return rows, dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+
+
+def split(
+    df: DataFrame, test_fraction: float = 0.3, seed: int = 42, spec: Spec = PENGUINS
+) -> tuple[DataFrame, DataFrame]:
+    """Split accepted rows into training rows and test rows by a hash of each row's values and the seed.
+
+    A row's side depends on nothing but the row: not on its place, the partitions, or the rows around it, so
+    growing data never moves a row, and identical rows stay together.
+    Raises DataError when a class is missing on either side, with the counts.
+    """
+    from pyspark.sql import functions as F
+
+    # The upper 53 bits of the hash are a uniform double in [0, 1).
+    place = F.shiftrightunsigned(F.xxhash64(*spec.columns, F.lit(seed)), 11) / F.lit(2.0**53)
+    is_test = place < test_fraction
+    found = df.groupBy(is_test.alias("is_test"), spec.label).count().collect()
+    counts = {(row["is_test"], row[spec.label]): row["count"] for row in found}
+    by_side = {
+        side: {name: counts.get((side == "test", code), 0) for code, name in enumerate(spec.classes)}
+        for side in ("training", "test")
+    }
+    if any(count == 0 for side in by_side.values() for count in side.values()):
+        told = " and ".join(f"{_counted(classes)} in {side}" for side, classes in by_side.items())
+        raise DataError(f"A test fraction of {test_fraction:g} leaves a class without rows on one side: {told}.")
+    return df.where(~is_test), df.where(is_test)
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What a set of accepted rows holds: rows per class name, and a digest that no order of the rows changes."""
+
+    classes: dict[str, int]
+    digest: str
+
+    @property
+    def rows(self) -> int:
+        """The number of rows."""
+        return sum(self.classes.values())
+
+
+def profile(df: DataFrame, spec: Spec = PENGUINS) -> Profile:
+    """Count the rows of each class and take the digest of all rows' values, in one Spark job."""
+    from pyspark.sql import functions as F
+
+    # Sums of the two halves of each row's hash: the order of rows doesn't matter, and doubles don't cancel out.
+    row_hash = F.xxhash64(*spec.columns)
+    found = (
+        df.groupBy(spec.label)
+        .agg(
+            F.count("*").alias("rows"),
+            F.sum(F.shiftright(row_hash, 32)).alias("high"),
+            F.sum(row_hash.bitwiseAND(F.lit(0xFFFFFFFF))).alias("low"),
+        )
+        .collect()
+    )
+    total = [sum(row[name] for row in found) for name in ("rows", "high", "low")]
+    counts = {row[spec.label]: row["rows"] for row in found}
+    return Profile(
+        classes={name: counts.get(code, 0) for code, name in enumerate(spec.classes)},
+        digest=hashlib.sha256(repr(total).encode()).hexdigest()[:16],
+    )
+
+
+@contextmanager
+def cached(df: DataFrame) -> Iterator[DataFrame]:
+    """Keep `df` in Spark's cache within the `with` block, and release it whatever happens there."""
+    df.persist()
+    try:
+        yield df
+    finally:
+        df.unpersist()
+
+
+def require_columns(df: DataFrame, columns: tuple[str, ...], what: str) -> None:
+    """Raise DataError that names every one of `columns` that `df`, described by `what`, doesn't have."""
+    if missing := [name for name in columns if name not in df.columns]:
+        raise DataError(f"{what} lacks {_columns(missing)}; it has {_listed(df.columns)}.")
+
+
+def _is_path(source: str) -> bool:
+    return bool(re.search(r"[/\\:]|\.(csv|parquet)(\.\w+)?$", source)) or Path(source).exists()
+
+
+def _file_format(spark: SparkSession, source: str) -> str:
+    """Which of the two formats the file, or every file of the folder, has; Spark lists, so that any URI works."""
+    files = _told(lambda: spark.read.format("binaryFile").load(source).inputFiles(), source)
+    if not files:
+        raise DataError(f"{source} holds no files: give a CSV or Parquet file, a folder of them, or a table.")
+    found = {re.sub(r"\.(gz|bz2|zst|snappy|lz4|deflate)$", "", name.lower()).rpartition(".")[2] for name in files}
+    if found not in ({"csv"}, {"parquet"}):
+        told = ", ".join(sorted(f".{suffix}" for suffix in found))
+        raise DataError(f"{source} can't be read as {told}: it must be .csv or .parquet, or a folder of one of them.")
+    return found.pop()
+
+
+def _read_table(spark: SparkSession, name: str) -> DataFrame:
+    if not re.fullmatch(r"[\w`-]+(\.[\w`-]+){0,2}", name):
+        raise DataError(
+            f"{name!r} is neither a file nor a table: give a .csv or .parquet path, or [catalog.][schema.]table."
+        )
+    return _told(lambda: spark.read.table(name), name)
+
+
+def _read_csv(spark: SparkSession, source: str, spec: Spec) -> DataFrame:
+    from pyspark.sql.types import DoubleType, StringType, StructField, StructType
+
+    header = _told(lambda: spark.read.csv(source, header=True).columns, source)
+    if not header:
+        raise DataError(f"{source} is empty: its first line must be a header with {_listed(spec.columns)}.")
+    missing = [name for name in spec.columns if name not in header]
+    if len(missing) == len(spec.columns):
+        raise DataError(
+            f"{source} has no header: its first line must name {_listed(spec.columns)}, but reads {','.join(header)!r}."
+        )
+    if missing:
+        raise DataError(f"{source} lacks {_columns(missing)}; its header has {_listed(header)}.")
+    numbers = {numeric.name for numeric in spec.numeric} | {spec.label}
+    fields = [StructField(name, DoubleType() if name in numbers else StringType()) for name in header]
+    # The header travels as metadata, so that `check` can read a rejected line again whatever happens to the columns.
+    corrupt = StructField(CORRUPT_RECORD, StringType(), metadata={"header": header})
+    return (
+        spark.read.schema(StructType([*fields, corrupt]))
+        .options(
+            header=True,
+            mode="PERMISSIVE",
+            columnNameOfCorruptRecord=CORRUPT_RECORD,
+            # Spark then compares the header of every file in a folder with the first one's, instead of trusting it.
+            enforceSchema=False,
+            ignoreLeadingWhiteSpace=True,
+            ignoreTrailingWhiteSpace=True,
+        )
+        .csv(source)
+    )
+
+
+def _with_columns(df: DataFrame, source: str, spec: Spec) -> DataFrame:
+    require_columns(df, spec.columns, source)
+    return df
+
+
+def _told(attempt: Callable[[], T], source: str) -> T:
+    """Run `attempt`, and turn Spark's account of a failure into one sentence about `source`."""
+    from pyspark.errors import PySparkException
+
+    try:
+        return attempt()
+    except PySparkException as error:
+        condition = error.getCondition() or ""
+        if condition == "PATH_NOT_FOUND":
+            raise DataError(
+                f"{source} doesn't exist: give a .csv or .parquet file, a folder of them, or a table."
+            ) from error
+        if condition == "TABLE_OR_VIEW_NOT_FOUND":
+            raise DataError(f"The table {source} doesn't exist, and no file of that name does either.") from error
+        raise DataError(f"{source} can't be read: {first_sentence(error)}") from error
+
+
+def _require_types(df: DataFrame, spec: Spec) -> None:
+    from pyspark.sql.types import AtomicType, BinaryType, BooleanType, NumericType, StringType
+
+    require_columns(df, spec.columns, "The data")
+    number = (NumericType, StringType, BooleanType)
+    wrong = [
+        f"{name} is {df.schema[name].dataType.simpleString()}"
+        for name in spec.columns
+        if not isinstance(df.schema[name].dataType, AtomicType if name in spec.categorical else number)
+        or isinstance(df.schema[name].dataType, BinaryType)
+    ]
+    if wrong:
+        raise DataError(f"A category must be text and a number must be a number or text, but {', '.join(wrong)}.")
+
+
+def _number(df: DataFrame, name: str) -> Column:
+    """The column as a double; null where its text is no number."""
+    from pyspark.sql import functions as F
+
+    return F.col(name).try_cast("double")
+
+
+def _texts(df: DataFrame) -> dict[str, Column]:
+    """What stood in each column of a CSV line that Spark couldn't fit into the schema."""
+    from pyspark.sql import functions as F
+
+    if CORRUPT_RECORD not in df.columns:
+        return {}
+    header = df.schema[CORRUPT_RECORD].metadata.get("header", [])
+    if not header:
+        return {}
+    # Numbered fields, because a header may hold any text and from_csv takes its schema as DDL.
+    written = F.from_csv(F.col(CORRUPT_RECORD), ", ".join(f"c{place} string" for place in range(len(header))))
+    return {name: written[f"c{place}"] for place, name in enumerate(header)}
+
+
+def _reasons(df: DataFrame, spec: Spec, texts: dict[str, Column]) -> list[Column]:
+    """One text column per rule set, null where the row keeps it; `texts` holds what was written before parsing."""
+    from pyspark.sql import functions as F
+
+    nothing = F.lit(None).cast("string")
+
+    def missing(name: str) -> Column:
+        given = F.coalesce(F.col(name).cast("string"), texts.get(name, nothing))
+        return given.isNull() | (F.trim(given) == "")
+
+    def not_finite(value: Column) -> Column:
+        return F.isnan(value) | (F.abs(value) == float("inf"))
+
+    reasons = []
+    for name in spec.categorical:
+        empty = F.trim(F.col(name).cast("string")) == ""
+        reasons.append(F.when(F.col(name).isNull(), f"{name} is missing").when(empty, f"{name} is empty"))
+    for numeric in spec.numeric:
+        name, value = numeric.name, _number(df, numeric.name)
+        allowed = f"{numeric.minimum:g} to {numeric.maximum:g} {numeric.unit}".rstrip()
+        reasons.append(
+            F.when(missing(name), f"{name} is missing")
+            .when(value.isNull(), f"{name} is not a number")
+            .when(not_finite(value), f"{name} is not finite")
+            .when(~value.between(numeric.minimum, numeric.maximum), f"{name} is outside {allowed}")
+        )
+    code = _number(df, spec.label)
+    known = code.isin([float(place) for place in range(len(spec.classes))])
+    reasons.append(
+        F.when(missing(spec.label), f"{spec.label} is missing").when(
+            ~F.coalesce(known, F.lit(False)), f"{spec.label} is not a class code (0 to {len(spec.classes) - 1})"
+        )
+    )
+    if CORRUPT_RECORD in df.columns:
+        # Only said where nothing else explains why the line didn't fit, as with one field too many.
+        unexplained = F.coalesce(*reasons).isNull() & F.col(CORRUPT_RECORD).isNotNull()
+        reasons.append(F.when(unexplained, "the line does not fit the header"))
+    return reasons
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(names)
+
+
+def _columns(names: list[str]) -> str:
+    return f"the column{'s' if len(names) > 1 else ''} {_listed(names)}"
+
+
+def _counted(classes: dict[str, int]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in classes.items())

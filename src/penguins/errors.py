@@ -1,0 +1,31 @@
+"""What can go wrong, each told to the user in one sentence."""
+
+
+class PenguinsError(Exception):
+    """The base of every error that a user can do something about; its text is one sentence."""
+
+
+class DataError(PenguinsError):
+    """The observations can't be read, or can't serve for training."""
+
+
+class ParameterError(PenguinsError):
+    """A parameter has a value outside of what it allows."""
+
+
+class ModelError(PenguinsError):
+    """A model can't be built, saved, found or loaded, or doesn't answer as its Spark original does."""
+
+
+class StoreError(PenguinsError):
+    """The tracking server or the model registry can't be used."""
+
+
+class JavaError(PenguinsError):
+    """No Java that Spark can run on was found."""
+
+
+def first_sentence(error: BaseException) -> str:
+    """The first line of an error's text, or its kind where it has none: what fits into a sentence of our own."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__

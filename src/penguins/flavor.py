@@ -1,0 +1,210 @@
+"""Save and load one MLflow model with three flavors of the same fit: `spark`, `onnx` and `python_function`."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import sys
+import tempfile
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from penguins.data import PENGUINS, Spec
+from penguins.errors import ModelError, first_sentence
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from mlflow.models import Model
+    from mlflow.models.model import ModelInfo
+    from mlflow.models.signature import ModelSignature
+    from onnx import ModelProto
+    from pyspark.ml import PipelineModel
+    from pyspark.sql import DataFrame
+
+    from penguins.scorer import Scorer
+
+ONNX_FILE = "model.onnx"
+SERVING_PACKAGES = ("mlflow", "numpy", "onnxruntime", "pandas")
+"""What `python_function` needs, and so what a serving container installs: no pyspark, no Java."""
+
+PARITY_TOLERANCE = 1e-9
+PARITY_ROWS = 10_000
+"""How many test rows at most the Spark model and its twin are compared on."""
+
+
+def save_model(
+    path: str,
+    mlflow_model: Model,
+    *,
+    spark_model: PipelineModel,
+    onnx_model: ModelProto,
+    signature: ModelSignature,
+    input_example: pd.DataFrame,
+    **_: Any,
+) -> None:
+    """Write the three flavors to the folder `path`, which must not exist yet.
+
+    This is the function that MLflow's `Model.log` calls with this module as the flavor.
+    """
+    import mlflow.onnx
+    import mlflow.pyfunc
+    import mlflow.spark
+    from mlflow.models import Model
+    from mlflow.models.model import MLMODEL_FILE_NAME
+
+    # Without given requirements MLflow starts a second Spark process to find them out.
+    requirements = [f"{name}=={version(name)}" for name in SERVING_PACKAGES]
+    mlflow.spark.save_model(
+        spark_model,
+        path,
+        mlflow_model=mlflow_model,
+        pip_requirements=requirements,
+        signature=signature,
+        input_example=input_example,
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        onnx_folder = Path(folder, "onnx")
+        mlflow.onnx.save_model(onnx_model, str(onnx_folder), pip_requirements=requirements)
+        shutil.copy(onnx_folder / ONNX_FILE, path)
+        mlflow_model.add_flavor("onnx", **Model.load(str(onnx_folder)).flavors["onnx"])
+    mlflow.pyfunc.add_to_model(
+        mlflow_model,
+        loader_module=_copy_scorer(Path(path, "code")),
+        data=ONNX_FILE,
+        code="code",
+        conda_env="conda.yaml",
+        python_env="python_env.yaml",
+    )
+    mlflow_model.save(str(Path(path, MLMODEL_FILE_NAME)))
+
+
+def log(
+    spark_model: PipelineModel,
+    onnx_model: ModelProto,
+    signature: ModelSignature,
+    input_example: pd.DataFrame,
+    *,
+    metadata: dict[str, Any] | None = None,
+) -> ModelInfo:
+    """Log the model to the active run under the name `model`."""
+    from mlflow.models import Model
+
+    logged: ModelInfo = Model.log(
+        artifact_path=None,
+        name="model",
+        flavor=sys.modules[__name__],
+        flavor_name="penguins",
+        metadata=metadata,
+        spark_model=spark_model,
+        onnx_model=onnx_model,
+        signature=signature,
+        input_example=input_example,
+    )
+    return logged
+
+
+def save(
+    model: PipelineModel,
+    path: str | Path,
+    input_example: pd.DataFrame,
+    spec: Spec = PENGUINS,
+    signature: ModelSignature | None = None,
+) -> None:
+    """Save a fitted pipeline as a model folder. Raises ModelError when there is something at `path` already."""
+    from mlflow.models import Model
+
+    from penguins.export import to_onnx
+
+    if Path(path).exists():
+        raise ModelError(f"{path} exists already: give a path that doesn't, or remove it first.")
+    onnx_model = to_onnx(model, spec)
+    signature = signature or infer_signature(onnx_model, input_example)
+    # Written beside and moved into place, so that an interrupted save leaves nothing half-written at `path`.
+    parent = Path(path).resolve().parent
+    parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=parent, prefix=".saving-") as folder:
+        save_model(
+            str(Path(folder, "model")),
+            Model(),
+            spark_model=model,
+            onnx_model=onnx_model,
+            signature=signature,
+            input_example=input_example,
+        )
+        Path(folder, "model").rename(path)
+
+
+def infer_signature(onnx_model: ModelProto, input_example: pd.DataFrame) -> ModelSignature:
+    """The signature from example rows and the answers to them."""
+    from mlflow.models import infer_signature as infer
+
+    from penguins.scorer import Scorer
+
+    return infer(input_example, Scorer(onnx_model.SerializeToString()).predict(input_example))
+
+
+def largest_difference(scored: DataFrame, onnx_model: ModelProto, spec: Spec) -> float:
+    """The largest difference between Spark's probabilities in `scored` and the twin's, on at most PARITY_ROWS rows.
+
+    `scored` is what the Spark model's `transform` gives. Raises ModelError when a prediction differs, or a
+    probability by more than PARITY_TOLERANCE.
+    """
+    import numpy as np
+    from pyspark.ml.functions import vector_to_array
+    from pyspark.sql import functions as F
+
+    from penguins.scorer import Scorer
+
+    probability = vector_to_array(F.col("probability")).alias("probability")
+    sample = scored.select(*spec.features, "prediction", probability).limit(PARITY_ROWS).toPandas()
+    answers = Scorer(onnx_model.SerializeToString()).predict(sample)
+    ours = answers[[f"probability_{name}" for name in spec.classes]].to_numpy()
+    difference = float(np.abs(ours - np.stack(sample["probability"].tolist())).max())
+    others = int((answers["prediction"].to_numpy() != sample["prediction"].to_numpy()).sum())
+    if others or not difference <= PARITY_TOLERANCE:
+        raise ModelError(
+            f"The JVM-free twin doesn't answer as the Spark model does: of {len(sample)} test rows {others} get "
+            f"another prediction, and probabilities differ by up to {difference:.1e} (allowed: {PARITY_TOLERANCE:g})."
+        )
+    return difference
+
+
+def load_spark(model_uri: str) -> PipelineModel:
+    """The Spark model of a run, a registry URI or a path; needs a Spark session. Raises ModelError if there is none."""
+    import mlflow.spark
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return cast("PipelineModel", mlflow.spark.load_model(model_uri))
+    except MlflowException as error:
+        raise ModelError(f"{model_uri} can't be loaded: {first_sentence(error)}") from error
+
+
+def load_scorer(model_uri: str) -> Scorer:
+    """The JVM-free twin of a run, a registry URI or a path, without MLflow's schema check in front of it.
+
+    MLflow refuses whole numbers in a pandas frame where the signature says double; this door takes them.
+    Raises ModelError if there is no such model.
+    """
+    import mlflow.pyfunc
+    from mlflow.exceptions import MlflowException
+
+    try:
+        loaded = mlflow.pyfunc.load_model(model_uri)
+    except MlflowException as error:
+        raise ModelError(f"{model_uri} can't be loaded: {first_sentence(error)}") from error
+    return cast("Scorer", loaded._model_impl)
+
+
+def _copy_scorer(folder: Path) -> str:
+    """Put the scorer into the model, and return its module name.
+
+    The name says what the file contains, so that two models of different versions load in one process, and
+    neither hides this package.
+    """
+    source = Path(__file__).with_name("scorer.py").read_bytes()
+    module = f"penguins_scorer_{hashlib.sha256(source).hexdigest()[:12]}"
+    folder.mkdir()
+    (folder / f"{module}.py").write_bytes(source)
+    return module

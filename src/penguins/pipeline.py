@@ -1,0 +1,87 @@
+"""The MLlib pipeline: build it, and fit it in stages so that each row is assembled once."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from penguins.data import PENGUINS, Spec
+
+if TYPE_CHECKING:
+    from pyspark.ml import Pipeline, PipelineModel, Transformer
+    from pyspark.ml.classification import LogisticRegression, LogisticRegressionModel
+    from pyspark.ml.feature import MinMaxScaler, StringIndexer, VectorAssembler
+    from pyspark.sql import DataFrame
+
+FEATURES = "Features"
+NUMERIC = "numericFeatures"
+NORMALIZED = "normalizedFeatures"
+
+
+def build(
+    spec: Spec = PENGUINS, *, max_iter: int = 100, reg_param: float = 0.001, elastic_net_param: float = 0.0
+) -> Pipeline:
+    """The unfitted pipeline with the lab's stages and column names.
+
+    One StringIndexer per categorical column, a VectorAssembler of the numeric columns, a MinMaxScaler, a
+    VectorAssembler of both into `Features`, and a LogisticRegression of the label: five stages for PENGUINS.
+    """
+    from pyspark.ml import Pipeline
+
+    indexers, numeric, scaler, features = _feature_stages(spec)
+    regression = regression_of(spec, max_iter=max_iter, reg_param=reg_param, elastic_net_param=elastic_net_param)
+    return Pipeline(stages=[*indexers, numeric, scaler, features, regression])
+
+
+def regression_of(
+    spec: Spec = PENGUINS, *, max_iter: int = 100, reg_param: float = 0.001, elastic_net_param: float = 0.0
+) -> LogisticRegression:
+    """The last stage of the pipeline, unfitted."""
+    from pyspark.ml.classification import LogisticRegression
+
+    return LogisticRegression(
+        labelCol=spec.label,
+        featuresCol=FEATURES,
+        maxIter=max_iter,
+        regParam=reg_param,
+        elasticNetParam=elastic_net_param,
+    )
+
+
+def fit_features(training: DataFrame, spec: Spec = PENGUINS) -> PipelineModel:
+    """Fit every stage but the regression, reading the rows as few times as the stages allow.
+
+    The result is the same as `Pipeline.fit` gives: the scaler is a real MinMaxScaler, fitted on two rows that
+    hold each numeric column's smallest and largest value, because these are all it learns from any rows.
+    """
+    from pyspark.ml import PipelineModel
+    from pyspark.sql import functions as F
+
+    indexers, numeric, scaler, features = _feature_stages(spec)
+    names = [column.name for column in spec.numeric]
+    [extremes] = training.agg(*(F.min(name) for name in names), *(F.max(name) for name in names)).collect()
+    smallest, largest = extremes[: len(names)], extremes[len(names) :]
+    two_rows = training.sparkSession.createDataFrame([smallest, largest], names)
+    fitted: list[Transformer] = [indexer.fit(training) for indexer in indexers]
+    return PipelineModel([*fitted, numeric, scaler.fit(numeric.transform(two_rows)), features])
+
+
+def assemble(features: PipelineModel, df: DataFrame, spec: Spec = PENGUINS) -> DataFrame:
+    """What the regression learns from: the column `Features` and the label. Cache it before fitting."""
+    return features.transform(df).select(FEATURES, spec.label)
+
+
+def join(features: PipelineModel, regression: LogisticRegressionModel) -> PipelineModel:
+    """One PipelineModel of the fitted feature stages and the fitted regression."""
+    from pyspark.ml import PipelineModel
+
+    return PipelineModel([*features.stages, regression])
+
+
+def _feature_stages(spec: Spec) -> tuple[list[StringIndexer], VectorAssembler, MinMaxScaler, VectorAssembler]:
+    from pyspark.ml.feature import MinMaxScaler, StringIndexer, VectorAssembler
+
+    indexers = [StringIndexer(inputCol=name, outputCol=f"{name}Idx") for name in spec.categorical]
+    numeric = VectorAssembler(inputCols=[column.name for column in spec.numeric], outputCol=NUMERIC)
+    scaler = MinMaxScaler(inputCol=NUMERIC, outputCol=NORMALIZED)
+    inputs = [*(indexer.getOutputCol() for indexer in indexers), NORMALIZED]
+    return indexers, numeric, scaler, VectorAssembler(inputCols=inputs, outputCol=FEATURES)

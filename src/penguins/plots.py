@@ -1,0 +1,48 @@
+"""Pictures of a trained model; each function returns a matplotlib figure that belongs to the caller."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from penguins.evaluate import Confusion
+
+
+def confusion_matrix(confusion: Confusion) -> Figure:
+    """The confusion matrix: true classes down, predicted classes across, row counts in the cells."""
+    from matplotlib.figure import Figure
+    from sklearn.metrics import ConfusionMatrixDisplay
+
+    figure = Figure(figsize=(5, 4.5), layout="constrained")
+    axes = figure.subplots()
+    display = ConfusionMatrixDisplay(confusion.counts, display_labels=confusion.classes)
+    display.plot(ax=axes, cmap="Blues", colorbar=False, values_format="d")
+    axes.set(title=f"{confusion.rows:,} test rows", xlabel="predicted", ylabel="true")
+    return figure
+
+
+def coefficients(matrix: npt.NDArray[np.float64], features: Sequence[str], classes: Sequence[str]) -> Figure:
+    """How much each feature speaks for each class: one group of bars per feature, one colour per class.
+
+    `matrix` has one row per class (a single row, for the second class, where there are two) and one column per feature.
+    Features are scaled to 0..1 and categories are numbered, so a bar is the change in log-odds over a feature's range.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(1.5 + 1.3 * len(features), 4), layout="constrained")
+    axes = figure.subplots()
+    shown = list(classes) if len(matrix) == len(classes) else [classes[-1]]
+    width = 0.8 / len(shown)
+    for place, (name, row) in enumerate(zip(shown, matrix, strict=True)):
+        axes.bar(np.arange(len(features)) + place * width, row, width, label=name)
+    axes.set_xticks(np.arange(len(features)) + width * (len(shown) - 1) / 2, features)
+    axes.axhline(0, color="black", linewidth=0.8)
+    axes.set(title="Coefficients of the logistic regression", ylabel="log-odds over the feature's range")
+    axes.legend()
+    return figure

@@ -1,0 +1,108 @@
+"""Model versions: register one, find one, copy one to another store."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from penguins.errors import ModelError, StoreError, first_sentence
+from penguins.tracking import Tracking, experiment_id
+
+if TYPE_CHECKING:
+    from mlflow.models import Model
+
+
+def register(
+    model_uri: str,
+    name: str,
+    *,
+    run_id: str | None = None,
+    description: str = "",
+    tags: Mapping[str, str] | None = None,
+) -> int:
+    """Make a logged model the next version of the registered model `name`, and return the version number.
+
+    `name` may have three levels, `catalog.schema.model`, as in Unity Catalog.
+    Raises StoreError when the registry refuses.
+    """
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    try:
+        registered = mlflow.register_model(model_uri, name, tags=dict(tags or {}))
+        if description:
+            mlflow.MlflowClient().update_model_version(name, registered.version, description)
+    except MlflowException as error:
+        raise StoreError(f"The model can't be registered as {name}: {first_sentence(error)}") from error
+    return int(registered.version)
+
+
+def copy_version(
+    name: str,
+    version: int,
+    source: Tracking,
+    target: Tracking,
+    *,
+    copy_as: str | None = None,
+    experiment: str = "penguins",
+) -> int:
+    """Copy a model version from one store to another, another server's included, and return its number there.
+
+    The copy has a run of its own in `experiment`, with the original run's params, metrics and tags, and the
+    version's description and tags; `copied_from` says where it comes from. The store that MLflow uses
+    stays as it was. Raises ModelError when the version can't be read, StoreError when the copy can't be written.
+    """
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    origin = f"models:/{name}/{version}"
+    before = Tracking(mlflow.get_tracking_uri(), mlflow.get_registry_uri())
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            source.activate()
+            original = source.client().get_model_version(name, str(version))
+            run = source.client().get_run(original.run_id).data if original.run_id else None
+            model_folder = mlflow.artifacts.download_artifacts(origin, dst_path=folder)
+        except MlflowException as error:
+            before.activate()
+            raise ModelError(f"{origin} can't be read from {source.tracking_uri}: {first_sentence(error)}") from error
+        try:
+            target.activate()
+            with mlflow.start_run(experiment_id=experiment_id(experiment), run_name=f"copy of {name} {version}"):
+                if run is not None:
+                    mlflow.log_params(run.params)
+                    mlflow.log_metrics(run.metrics)
+                    mlflow.set_tags({key: value for key, value in run.tags.items() if not key.startswith("mlflow.")})
+                mlflow.set_tag("copied_from", origin)
+                logged = _log_folder(model_folder)
+            tags = {**original.tags, "copied_from": origin}
+            return register(logged, copy_as or name, description=original.description or "", tags=tags)
+        except MlflowException as error:
+            raise StoreError(f"{origin} can't be copied to {target.tracking_uri}: {first_sentence(error)}") from error
+        finally:
+            before.activate()
+
+
+def save_model(path: str, mlflow_model: Model, *, folder: str, **_: Any) -> None:
+    """Write a copy of the model in `folder` to `path`: the function that MLflow's `Model.log` calls for a copy."""
+    from mlflow.models import Model
+    from mlflow.models.model import MLMODEL_FILE_NAME
+
+    shutil.copytree(folder, path)
+    original = Model.load(folder)
+    for name in ("flavors", "signature", "saved_input_example_info", "metadata"):
+        setattr(mlflow_model, name, getattr(original, name))
+    mlflow_model.save(str(Path(path, MLMODEL_FILE_NAME)))
+
+
+def _log_folder(folder: str) -> str:
+    from mlflow.models import Model
+
+    flavor = sys.modules[__name__]
+    return str(
+        Model.log(artifact_path=None, name="model", flavor=flavor, flavor_name="penguins", folder=folder).model_uri
+    )

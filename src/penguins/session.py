@@ -1,0 +1,100 @@
+"""The one place that makes a Spark session."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from penguins.errors import JavaError, PenguinsError, first_sentence
+from penguins.java import java_home
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+LOG4J = Path(__file__).with_name("log4j2.properties")
+
+
+def spark_session(*, verbose: bool = False) -> SparkSession:
+    """The Spark session to work with: the one that is there (as on Databricks), or a new one on this machine.
+
+    `SPARK_REMOTE`, `MASTER` and `SPARK_DRIVER_MEMORY` mean what they mean to Spark. Without `verbose` nothing that the
+    JVM prints reaches the user, but its last line is told when Spark can't start.
+    Raises PenguinsError without pyspark, JavaError without a Java that works.
+    """
+    try:
+        from pyspark.sql import SparkSession
+    except ImportError as error:
+        raise PenguinsError('pyspark is not installed: run `pip install "penguins[local]"`.') from error
+    if (active := SparkSession.getActiveSession()) is not None:
+        return active
+    if not (os.environ.get("SPARK_REMOTE") or os.environ.get("DATABRICKS_RUNTIME_VERSION")):
+        _start_local_spark(verbose)
+    return SparkSession.builder.appName("penguins").getOrCreate()
+
+
+@contextmanager
+def running_session(*, verbose: bool = False) -> Iterator[SparkSession]:
+    """A Spark session for the `with` block, stopped afterwards."""
+    spark = spark_session(verbose=verbose)
+    try:
+        yield spark
+    finally:
+        spark.stop()
+
+
+def _start_local_spark(verbose: bool) -> None:
+    """Start a JVM and a Spark context on this machine; the session builder then finds them."""
+    from pyspark import SparkConf, SparkContext
+    from pyspark.errors import PySparkException
+    from pyspark.java_gateway import launch_gateway
+
+    if home := java_home():
+        os.environ["JAVA_HOME"] = home
+    # Spark's Python workers would otherwise be whatever `python3` the PATH finds.
+    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+    conf = SparkConf().setAll(list(_settings(verbose).items())).setMaster(os.environ.get("MASTER", "local[*]"))
+    with tempfile.TemporaryFile("w+") as said:
+        try:
+            # A JVM that Spark has started once in this process serves every later session.
+            if SparkContext._gateway is None:
+                output = None if verbose else said
+                gateway = launch_gateway(conf, {"stdout": output, "stderr": output})  # type: ignore[no-untyped-call]
+                SparkContext(conf=conf.setAppName("penguins"), gateway=gateway)
+            else:
+                SparkContext(conf=conf.setAppName("penguins"))
+        except (PySparkException, OSError) as error:
+            said.seek(0)
+            last_line = ([first_sentence(error), *said.read().splitlines()])[-1]
+            raise JavaError(f"Spark can't start: {last_line}") from error
+
+
+def _settings(verbose: bool) -> dict[str, str]:
+    """For one machine: no web page, as many shuffle partitions as cores, times that mean the same everywhere."""
+    cores = os.cpu_count() or 1
+    settings = {
+        "spark.ui.enabled": "false",
+        "spark.ui.showConsoleProgress": "false",
+        "spark.sql.session.timeZone": "UTC",
+        "spark.sql.shuffle.partitions": str(cores),
+        "spark.driver.host": "127.0.0.1",
+        "spark.driver.bindAddress": "127.0.0.1",
+    }
+    if "SPARK_DRIVER_MEMORY" not in os.environ:
+        settings["spark.driver.memory"] = f"{_driver_memory()}g"
+    if not verbose:
+        settings["spark.driver.extraJavaOptions"] = f"-Dlog4j2.configurationFile={LOG4J.as_uri()}"
+    return settings
+
+
+def _driver_memory() -> int:
+    """A third of the machine's memory in GiB, from 1 (Spark's own default) to 8."""
+    try:
+        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**30
+    except (AttributeError, ValueError, OSError):
+        return 1
+    return max(1, min(8, total // 3))

@@ -1,0 +1,98 @@
+"""What a person sees in a terminal: progress on stderr, results as tables on stdout."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from penguins.config import Report
+
+if TYPE_CHECKING:
+    from penguins.evaluate import Confusion
+    from penguins.train import TrainedModel
+
+
+@contextmanager
+def progress(steps: Sequence[str]) -> Iterator[Report]:
+    """Show which of the known `steps` is under way: a bar in a terminal, a line per step elsewhere."""
+    # The real stderr: `sys.stderr` may be where a library's chatter goes to be forgotten.
+    console = Console(file=sys.__stderr__)
+    if not console.is_terminal:
+        start = time.monotonic()
+        yield lambda step: console.print(f"{time.monotonic() - start:5.1f} s  {step}", highlight=False)
+        return
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task(steps[0], total=len(steps))
+        yield lambda step: bar.update(task, description=step, completed=steps.index(step))
+
+
+def trained(result: TrainedModel) -> None:
+    """Print a finished training run: rows, quality, confusion matrix, where to look and what to do next."""
+    console = Console(highlight=False)
+    rows = result.rows
+    console.print(
+        f"\n{rows['read']:,} rows read: {rows['training']:,} for training, {rows['test']:,} for the test, "
+        f"{rows['quarantined']:,} set aside."
+    )
+    for reason, count in result.reasons.items():
+        console.print(f"  {count:,} × {reason}")
+    console.print(quality(result.confusion, result.metrics))
+    console.print(matrix(result.confusion))
+    console.print(f"\nRun      {result.run_id}\nModel    {result.model_uri}")
+    if result.version is not None:
+        console.print(f"Version  models:/{result.registered_model}/{result.version}")
+    console.print("\nNext: [bold]penguins ui[/bold] shows the run, its pictures and the model in a browser.")
+
+
+def quality(confusion: Confusion, metrics: dict[str, float]) -> Table:
+    """Precision, recall and F-measure per class, and weighted over all."""
+    table = Table(title=f"Accuracy {metrics['accuracy']:.3f}", title_justify="left")
+    table.add_column("class")
+    for heading in ("precision", "recall", "F-measure", "test rows"):
+        table.add_column(heading, justify="right")
+    for name, count in zip(confusion.classes, confusion.counts.sum(axis=1), strict=True):
+        values = [metrics[f"{measure}_{name}"] for measure in ("precision", "recall", "fMeasure")]
+        table.add_row(name, *(f"{value:.3f}" for value in values), f"{count:,}")
+    table.add_section()
+    values = [metrics[f"weighted{measure}"] for measure in ("Precision", "Recall", "FMeasure")]
+    table.add_row("weighted", *(f"{value:.3f}" for value in values), f"{confusion.rows:,}")
+    return table
+
+
+def matrix(confusion: Confusion) -> Table:
+    """The confusion matrix: true classes down, predicted classes across."""
+    table = Table(title="Confusion matrix", title_justify="left")
+    table.add_column("true \\ predicted")
+    for name in confusion.classes:
+        table.add_column(name, justify="right")
+    for name, counts in zip(confusion.classes, confusion.counts, strict=True):
+        table.add_row(name, *(f"{count:,}" for count in counts))
+    return table
+
+
+def as_json(result: TrainedModel) -> dict[str, Any]:
+    """What `penguins train --json` prints."""
+    return {
+        "run_id": result.run_id,
+        "experiment_id": result.experiment_id,
+        "model_uri": result.model_uri,
+        "registered_model": result.registered_model,
+        "version": result.version,
+        "params": result.params,
+        "metrics": result.metrics,
+        "rows": result.rows,
+    }

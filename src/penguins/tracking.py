@@ -1,0 +1,62 @@
+"""Where runs and models are kept: a value with one constructor per kind of store."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+
+@dataclass(frozen=True)
+class Tracking:
+    """A tracking server and a model registry, by MLflow's URIs; `registry_uri` None means the same as tracking."""
+
+    tracking_uri: str
+    registry_uri: str | None = None
+
+    @classmethod
+    def local(cls, folder: str | Path = ".") -> Tracking:
+        """An SQLite file `mlflow.db` in `folder`, which a plain `mlflow ui` run there shows."""
+        return cls(f"sqlite:///{Path(folder).resolve() / 'mlflow.db'}")
+
+    @classmethod
+    def from_environment(cls, tracking_uri: str | None = None) -> Tracking:
+        """`tracking_uri`, or what MLflow's own variables name, or the local store in the current folder."""
+        uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or cls.local().tracking_uri
+        return cls(uri, os.environ.get("MLFLOW_REGISTRY_URI"))
+
+    def activate(self) -> None:
+        """Make MLflow use this store from now on."""
+        import mlflow
+
+        mlflow.set_tracking_uri(self.tracking_uri)
+        mlflow.set_registry_uri(self.registry_uri or self.tracking_uri)
+
+    def client(self) -> MlflowClient:
+        """A client of this store, whichever one MLflow uses at the moment."""
+        from mlflow import MlflowClient
+
+        return MlflowClient(self.tracking_uri, self.registry_uri or self.tracking_uri)
+
+    @property
+    def folder(self) -> Path | None:
+        """The folder of a local store; None for a server."""
+        prefix = "sqlite:///"
+        return Path(self.tracking_uri.removeprefix(prefix)).parent if self.tracking_uri.startswith(prefix) else None
+
+
+def experiment_id(name: str) -> str:
+    """The id of the experiment in the active store, which is made if it isn't there."""
+    import mlflow
+
+    client = mlflow.MlflowClient()
+    if (experiment := client.get_experiment_by_name(name)) is not None:
+        return str(experiment.experiment_id)
+    folder = Tracking(mlflow.get_tracking_uri()).folder
+    # A local store would otherwise keep artifacts in whatever folder the process happens to run in.
+    location = (folder / "mlruns").as_uri() if folder is not None else None
+    return str(client.create_experiment(name, artifact_location=location))

@@ -1,0 +1,336 @@
+"""Train a model: one MLflow run with parameters, metrics, pictures and the model, registered when asked to."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import subprocess
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from penguins import __version__, data, evaluate, export, flavor, pipeline, plots, registry, tracking
+from penguins.config import Report, TrainingParameters, silent
+from penguins.data import PENGUINS, Profile, Spec
+from penguins.errors import DataError, first_sentence
+
+if TYPE_CHECKING:
+    import mlflow
+    from mlflow.models.signature import ModelSignature
+    from pyspark.ml import PipelineModel
+    from pyspark.ml.classification import LogisticRegression, LogisticRegressionModel
+    from pyspark.ml.feature import StringIndexerModel
+    from pyspark.sql import DataFrame, SparkSession
+
+EXAMPLE_ROWS = 5
+
+STEPS = (
+    "Counting the rows",
+    "Fitting the features",
+    "Fitting the regression",
+    "Evaluating on the test rows",
+    "Logging",
+)
+"""What `train_model` reports, in order; `train_from_source` reports SOURCE_STEPS before."""
+
+SOURCE_STEPS = ("Reading and checking the data", "Splitting into training and test rows")
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """A finished training run: where it stands in MLflow, and what it measured."""
+
+    run_id: str
+    experiment_id: str
+    model_uri: str
+    registered_model: str | None
+    version: int | None
+    params: dict[str, int | float]
+    metrics: dict[str, float]
+    rows: dict[str, int]
+    reasons: dict[str, int]
+    confusion: evaluate.Confusion
+    model: PipelineModel = field(repr=False)
+    input_example: Any = field(repr=False)
+    """A pandas DataFrame of a few test rows, feature columns only."""
+
+
+def train_from_source(
+    spark: SparkSession,
+    source: str | Path,
+    parameters: TrainingParameters | None = None,
+    *,
+    spec: Spec = PENGUINS,
+    quarantine: str | Path | None = None,
+    report: Report = silent,
+    **options: Any,
+) -> TrainedModel:
+    """Read, check and split the observations at `source`, then `train_model` on them; `options` go there.
+
+    Quarantined rows are counted, and written to the CSV file `quarantine` if one is named.
+    Raises DataError, or whatever `train_model` raises.
+    """
+    parameters = parameters or TrainingParameters()
+    report(SOURCE_STEPS[0])
+    with data.cached(data.read(spark, source, spec)) as observations:
+        accepted, quarantined = data.check(observations, spec)
+        set_aside, reasons = data.count_reasons(quarantined)
+        if quarantine is not None:
+            _write_quarantine(quarantined, Path(quarantine))
+        report(SOURCE_STEPS[1])
+        training, test = data.split(accepted, parameters.test_fraction, parameters.seed, spec)
+        return train_model(
+            training,
+            test,
+            max_iter=parameters.max_iter,
+            reg_param=parameters.reg_param,
+            elastic_net_param=parameters.elastic_net_param,
+            seed=parameters.seed,
+            test_fraction=parameters.test_fraction,
+            spec=spec,
+            source=str(source),
+            quarantined=set_aside,
+            reasons=reasons,
+            report=report,
+            **options,
+        )
+
+
+def train_model(
+    training: DataFrame,
+    test: DataFrame,
+    *,
+    max_iter: int = 100,
+    reg_param: float = 0.001,
+    elastic_net_param: float = 0.0,
+    seed: int = 42,
+    test_fraction: float | None = None,
+    spec: Spec = PENGUINS,
+    experiment: str | None = None,
+    run_name: str | None = None,
+    register_as: str | None = None,
+    tags: Mapping[str, str] | None = None,
+    description: str | None = None,
+    signature: ModelSignature | None = None,
+    source: str | None = None,
+    quarantined: int = 0,
+    reasons: Mapping[str, int] | None = None,
+    autolog: bool = False,
+    report: Report = silent,
+) -> TrainedModel:
+    """Fit the pipeline on `training`, evaluate it on `test`, and log both with the model to one MLflow run.
+
+    Both frames hold accepted rows (`data.check`, `data.split`); `seed`, `test_fraction`, `source`, `quarantined`
+    and `reasons` say how they came about and are logged, so that the same rows can be made again. The run that is
+    active is used, or the one that MLFLOW_RUN_ID names, or a new one in `experiment`. `signature` replaces the
+    one inferred from the data. `autolog` lets MLflow's own autologging record the regression's fit as well.
+
+    With `register_as` the model becomes the next version of that registered model, the last thing that happens.
+    Raises ParameterError or DataError before any run is made; a failure after that ends the run as FAILED with
+    the reason in the tag `failure`, and registers nothing.
+    """
+    import mlflow
+
+    parameters = TrainingParameters(max_iter, reg_param, elastic_net_param, seed, test_fraction or 0.3)
+    params = parameters.as_mlflow()
+    if test_fraction is None:
+        del params["testFraction"]
+    data.require_columns(training, spec.columns, "The training set")
+    data.require_columns(test, spec.columns, "The test set")
+    report(STEPS[0])
+    profiles = {"training": data.profile(training, spec), "test": data.profile(test, spec)}
+    _require_classes(profiles)
+    rows = {name: profile.rows for name, profile in profiles.items()}
+    rows |= {"read": sum(rows.values()) + quarantined, "quarantined": quarantined}
+
+    with _active_run(experiment, run_name) as run:
+        mlflow.log_params(params)
+        mlflow.set_tags({**_versions(), **(tags or {})})
+        _log_inputs(profiles, source)
+        report(STEPS[1])
+        features = pipeline.fit_features(training, spec)
+        _require_known_categories(features, test, spec)
+        report(STEPS[2])
+        regression = pipeline.regression_of(
+            spec, max_iter=max_iter, reg_param=reg_param, elastic_net_param=elastic_net_param
+        )
+        with data.cached(pipeline.assemble(features, training, spec)) as assembled:
+            model = pipeline.join(features, _fit(regression, assembled, autolog))
+        report(STEPS[3])
+        scored = model.transform(test)
+        confusion = evaluate.confusion(scored, spec)
+        onnx_model = export.to_onnx(model, spec)
+        metrics = evaluate.metrics(confusion)
+        metrics["parityMaxDifference"] = flavor.largest_difference(scored, onnx_model, spec)
+        report(STEPS[4])
+        mlflow.log_metrics({**metrics, **{f"rows_{name}": count for name, count in rows.items()}})
+        _log_artifacts(model, confusion, spec, dict(reasons or {}))
+        example = test.select(*spec.features).limit(EXAMPLE_ROWS).toPandas()
+        signature = signature or flavor.infer_signature(onnx_model, example)
+        logged = flavor.log(model, onnx_model, signature, example)
+        version = None
+        if register_as is not None:
+            version = registry.register(
+                logged.model_uri,
+                register_as,
+                description=description or _description(metrics, rows, spec),
+                tags={**_version_tags(profiles, metrics), **(tags or {})},
+            )
+    return TrainedModel(
+        run_id=run.info.run_id,
+        experiment_id=run.info.experiment_id,
+        model_uri=logged.model_uri,
+        registered_model=register_as,
+        version=version,
+        params=params,
+        metrics=metrics,
+        rows=rows,
+        reasons=dict(reasons or {}),
+        confusion=confusion,
+        model=model,
+        input_example=example,
+    )
+
+
+def _require_classes(profiles: Mapping[str, Profile]) -> None:
+    for name, profile in profiles.items():
+        if profile.rows == 0:
+            raise DataError(f"The {name} set is empty: it needs rows of every class.")
+    classes = profiles["training"].classes
+    if missing := [name for name, count in classes.items() if count == 0]:
+        counts = ", ".join(f"{count} {name}" for name, count in classes.items())
+        raise DataError(
+            f"The training set has no {', '.join(missing)}: it needs rows of every class, but has {counts}."
+        )
+
+
+def _require_known_categories(features: PipelineModel, test: DataFrame, spec: Spec) -> None:
+    """MLlib would fail in the middle of the evaluation on a test category that no training row has."""
+    from pyspark.sql import functions as F
+
+    if not spec.categorical:
+        return
+    [found] = test.agg(*(F.collect_set(name).alias(name) for name in spec.categorical)).collect()
+    for name, indexer in zip(spec.categorical, features.stages, strict=False):
+        known = cast("StringIndexerModel", indexer).labels
+        if unseen := sorted(set(found[name]) - set(known)):
+            raise DataError(
+                f"{name} is {', '.join(unseen)} in the test set, but only {', '.join(known)} in the training set: "
+                "give more rows, another seed, or a smaller test fraction."
+            )
+
+
+def _fit(regression: LogisticRegression, assembled: DataFrame, autolog: bool) -> LogisticRegressionModel:
+    import mlflow.pyspark.ml
+
+    if not autolog:
+        return cast("LogisticRegressionModel", regression.fit(assembled))
+    # Only this fit, and only what the run doesn't have yet: the feature stages would each log an `inputCol` of
+    # their own, and the rows, the metrics and the model are logged once, by us.
+    mlflow.pyspark.ml.autolog(log_models=False, log_datasets=False, log_post_training_metrics=False, silent=True)
+    try:
+        return cast("LogisticRegressionModel", regression.fit(assembled))
+    finally:
+        mlflow.pyspark.ml.autolog(disable=True, silent=True)
+
+
+@contextmanager
+def _active_run(experiment: str | None, run_name: str | None) -> Iterator[mlflow.ActiveRun]:
+    """The run to log to; a failure within leaves its reason there."""
+    import mlflow
+
+    with ExitStack() as stack:
+        run = mlflow.active_run()
+        if run is None:
+            # A job's run, which MLFLOW_RUN_ID names, is in an experiment already.
+            is_job = "MLFLOW_RUN_ID" in os.environ
+            where = None if experiment is None or is_job else tracking.experiment_id(experiment)
+            run = stack.enter_context(mlflow.start_run(run_name=run_name, experiment_id=where))
+        try:
+            yield run
+        except BaseException as error:
+            # What went wrong is worth more than that the reason couldn't be kept.
+            with suppress(Exception):
+                mlflow.set_tag("failure", first_sentence(error))
+            raise
+
+
+def _versions() -> dict[str, str]:
+    """The package's version, and the commit of the folder we run in (`-dirty` with changes on top), if it has one."""
+    versions = {"penguins.version": __version__}
+    with suppress(OSError, subprocess.SubprocessError):
+        described = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        )
+        versions["git.version"] = described.stdout.strip()
+    return versions
+
+
+def _log_inputs(profiles: Mapping[str, Profile], source: str | None) -> None:
+    import mlflow
+    from mlflow.data.code_dataset_source import CodeDatasetSource
+    from mlflow.data.meta_dataset import MetaDataset
+    from mlflow.data.spark_dataset_source import SparkDatasetSource
+
+    origin = SparkDatasetSource(path=source) if source else CodeDatasetSource(tags={})
+    mlflow.log_inputs(
+        datasets=[
+            # MLflow leaves a property abstract here that it never calls.
+            MetaDataset(origin, name=name, digest=profile.digest)  # type: ignore[abstract]
+            for name, profile in profiles.items()
+        ],
+        contexts=list(profiles),
+        tags_list=[{"rows": str(profile.rows)} for profile in profiles.values()],
+    )
+
+
+def _log_artifacts(model: PipelineModel, confusion: evaluate.Confusion, spec: Spec, reasons: dict[str, int]) -> None:
+    import mlflow
+
+    matrix = cast("LogisticRegressionModel", model.stages[-1]).coefficientMatrix.toArray()
+    with tempfile.TemporaryDirectory() as folder:
+        plots.confusion_matrix(confusion).savefig(Path(folder, "confusion_matrix.png"))
+        plots.coefficients(matrix, spec.features, spec.classes).savefig(Path(folder, "coefficients.png"))
+        Path(folder, "report.txt").write_text(evaluate.report(confusion))
+        Path(folder, "quarantined.json").write_text(json.dumps(reasons, indent=2))
+        mlflow.log_artifacts(folder)
+
+
+def _description(metrics: Mapping[str, float], rows: Mapping[str, int], spec: Spec) -> str:
+    recalls = ", ".join(f"{name} {metrics[f'recall_{name}']:.3f}" for name in spec.classes)
+    return (
+        f"Logistic regression of {spec.label}, trained on {rows['training']} rows: "
+        f"accuracy {metrics['accuracy']:.3f} on {rows['test']} test rows, recall {recalls}."
+    )
+
+
+def _version_tags(profiles: Mapping[str, Profile], metrics: Mapping[str, float]) -> dict[str, str]:
+    digests = {f"digest.{name}": profile.digest for name, profile in profiles.items()}
+    return {**_versions(), **digests, "accuracy": f"{metrics['accuracy']:.4f}"}
+
+
+def _write_quarantine(quarantined: DataFrame, target: Path) -> None:
+    """Write the rows one by one, reasons joined by `; `, and only put a whole file in place."""
+    if target.exists():
+        raise DataError(f"{target} exists already: give another path for the quarantined rows, or remove it first.")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    beside = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        with beside.open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(quarantined.columns)
+            for row in quarantined.toLocalIterator():
+                writer.writerow(
+                    ["; ".join(value) if name == data.REASONS else value for name, value in row.asDict().items()]
+                )
+        beside.replace(target)
+    finally:
+        beside.unlink(missing_ok=True)

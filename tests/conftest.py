@@ -1,0 +1,50 @@
+"""What the tests share: one Spark session, and an MLflow store of its own for each test that tracks."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+# Before mlflow is imported anywhere: no telemetry, and no helper processes in the servers that tests start.
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("DO_NOT_TRACK", "true")
+os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+ROOT = Path(__file__).parent.parent
+PENGUINS_CSV = ROOT / "data" / "penguins.csv"
+
+
+@pytest.fixture(scope="session")
+def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
+    """The one Spark session of all tests: no web page, UTC, one shuffle partition."""
+    from penguins.session import spark_session
+
+    os.chdir(tmp_path_factory.mktemp("spark"))  # where Spark puts its warehouse
+    session = spark_session()
+    session.conf.set("spark.sql.shuffle.partitions", "1")
+    yield session
+    session.stop()
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Path]:
+    """A folder with an empty MLflow store, which MLflow uses until the test is over."""
+    import mlflow
+
+    from penguins.tracking import Tracking
+
+    folder = tmp_path / "store"
+    folder.mkdir()
+    Tracking.local(folder).activate()
+    yield folder
+    while mlflow.active_run() is not None:
+        mlflow.end_run()
+    mlflow.set_tracking_uri("")
+    mlflow.set_registry_uri("")
