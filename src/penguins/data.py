@@ -98,13 +98,22 @@ def read(spark: SparkSession, source: str | Path, spec: Spec = PENGUINS) -> Data
     categories, double for numbers and the label), any other column as text, and `_corrupt_record` with the
     whole line where something didn't fit. Raises DataError when there is nothing to read or a column is missing.
     """
-    source = str(source)
+    source = located(source)
     if not _is_path(source):
         return _with_columns(_read_table(spark, source), source, spec)
     file_format = _file_format(spark, source)
     if file_format == "csv":
         return _read_csv(spark, source, spec)
     return _with_columns(_told(lambda: spark.read.parquet(source), source), source, spec)
+
+
+def located(source: str | Path) -> str:
+    """Where to read from: a relative path to something that is there becomes absolute, all else stays as it is.
+
+    Spark on a cluster would look for a relative path in its own file system, and a run that logs one can't be repeated.
+    """
+    path = Path(source)
+    return f"file:{path.resolve()}" if not path.is_absolute() and path.exists() else str(source)
 
 
 def check(df: DataFrame, spec: Spec = PENGUINS) -> tuple[DataFrame, DataFrame]:

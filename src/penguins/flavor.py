@@ -6,6 +6,7 @@ import hashlib
 import shutil
 import sys
 import tempfile
+import warnings
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -141,7 +142,11 @@ def infer_signature(onnx_model: ModelProto, input_example: pd.DataFrame) -> Mode
 
     from penguins.scorer import Scorer
 
-    return infer(input_example, Scorer(onnx_model.SerializeToString()).predict(input_example))
+    answers = Scorer(onnx_model.SerializeToString()).predict(input_example)
+    with warnings.catch_warnings():
+        # MLflow warns that a column of whole numbers could have gaps; the predicted class never has.
+        warnings.filterwarnings("ignore", message="Hint: Inferred schema contains integer column")
+        return infer(input_example, answers)
 
 
 def largest_difference(scored: DataFrame, onnx_model: ModelProto, spec: Spec) -> float:

@@ -92,7 +92,7 @@ def train_from_source(
             seed=parameters.seed,
             test_fraction=parameters.test_fraction,
             spec=spec,
-            source=str(source),
+            source=data.located(source),
             quarantined=set_aside,
             reasons=reasons,
             report=report,
