@@ -34,11 +34,10 @@ types: $(READY)  ## mypy --strict
 check: lint types test test-spark40  ## all that CI runs
 
 test-spark40: $(READY)  ## run the Spark tests on the oldest Spark, 4.0, in a copy of the environment
-	$(PYTHON) -m venv $(VENV)-spark40
-	$(VENV)-spark40/bin/python -m pip install --quiet -r requirements.lock --no-deps --require-hashes
-	$(VENV)-spark40/bin/python -m pip install --quiet --no-deps --editable .
-	$(VENV)-spark40/bin/python -m pip install --quiet "pyspark==4.0.*"
-	$(VENV)-spark40/bin/python -m pytest -m spark
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(VENV)-spark40
+	$(BIN)/uv pip install --quiet --python $(VENV)-spark40 -r requirements.lock
+	$(BIN)/uv pip install --quiet --python $(VENV)-spark40 --no-deps --editable . "pyspark==4.0.*"
+	$(VENV)-spark40/bin/python -m pytest -m "spark and not slow"
 
 bench: $(READY)  ## measure against the lab's own code; writes docs/benchmarks.md
 	$(BIN)/python benchmarks/run.py

@@ -21,8 +21,28 @@ from penguins.errors import ModelError, PenguinsError, first_sentence
 DEFAULTS = TrainingParameters()
 
 
+class Command(click.Command):
+    """A command that keeps Spark's and MLflow's chatter from the user, unless it is told `--verbose`."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; without `--verbose`, what libraries warn of, log and print to stderr is dropped."""
+        if _is_verbose():
+            return super().invoke(ctx)
+        warnings.simplefilter("ignore")
+        for name in ("alembic", "py4j", "pyspark"):
+            logging.getLogger(name).setLevel(logging.ERROR)
+        # What MLflow's loggers are set to when it is imported; it also prints, to stderr, past its loggers.
+        os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")
+        os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+        os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+        with contextlib.redirect_stderr(io.StringIO()):
+            return super().invoke(ctx)
+
+
 class Commands(click.Group):
-    """A group whose commands end with one sentence, not a traceback, unless they were told `--verbose`."""
+    """A group whose commands end with one sentence, not a traceback, unless they are told `--verbose`."""
+
+    command_class = Command
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command, and turn what it raises into a ClickException."""
@@ -48,27 +68,15 @@ def main() -> None:
     """
 
 
-def _begin(ctx: click.Context, _: click.Parameter, verbose: bool) -> None:
-    """Keep Spark's and MLflow's chatter from the user, unless it is asked for."""
+def _set_verbose(ctx: click.Context, _: click.Parameter, verbose: bool) -> None:
     ctx.meta["verbose"] = verbose
-    if verbose:
-        return
-    warnings.simplefilter("ignore")
-    # What MLflow's loggers are set to when it is imported; it also prints, to stderr, past its loggers.
-    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")
-    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
-    os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
-    for name in ("alembic", "py4j", "pyspark"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    ctx.with_resource(contextlib.redirect_stderr(io.StringIO()))
 
 
 verbose_option = click.option(
     "--verbose",
     is_flag=True,
-    is_eager=True,
     expose_value=False,
-    callback=_begin,
+    callback=_set_verbose,
     help="Show what Spark and MLflow print, and the traceback of an error.",
 )
 data_option = click.option(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Integral
 
 from penguins.errors import ParameterError
 
@@ -37,8 +38,9 @@ class TrainingParameters:
     test_fraction: float = 0.3
 
     def __post_init__(self) -> None:
-        _whole(self.max_iter, "max_iter", at_least=1)
-        _whole(self.seed, "seed")
+        # MLlib keeps the one in 32 bits, Spark's hash takes the other in 64.
+        object.__setattr__(self, "max_iter", _whole(self.max_iter, "max_iter", 1, 2**31 - 1, "from 1 to 2147483647"))
+        object.__setattr__(self, "seed", _whole(self.seed, "seed", -(2**63), 2**63 - 1, "of at most 64 bits"))
         _between(self.reg_param, "reg_param", 0.0, math.inf)
         _between(self.elastic_net_param, "elastic_net_param", 0.0, 1.0)
         _between(self.test_fraction, "test_fraction", 0.0, 1.0, inclusive=False)
@@ -54,11 +56,11 @@ class TrainingParameters:
         }
 
 
-def _whole(value: object, name: str, at_least: int | None = None) -> None:
-    allowed = "a whole number" if at_least is None else f"a whole number of at least {at_least}"
-    is_whole = isinstance(value, int) and not isinstance(value, bool)
-    if not is_whole or (at_least is not None and value < at_least):  # type: ignore[operator]  # narrowed by is_whole
-        raise ParameterError(f"{name} is {value!r}: it must be {allowed}.")
+def _whole(value: object, name: str, low: int, high: int, allowed: str) -> int:
+    """The value as Python's own int, whichever kind of whole number it is."""
+    if not isinstance(value, Integral) or isinstance(value, bool) or not low <= int(value) <= high:
+        raise ParameterError(f"{name} is {value!r}: it must be a whole number {allowed}.")
+    return int(value)
 
 
 def _between(value: object, name: str, low: float, high: float, *, inclusive: bool = True) -> None:

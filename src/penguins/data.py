@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, TypeVar
 
 from penguins.errors import DataError, ParameterError, first_sentence
@@ -58,6 +58,8 @@ class Spec:
         for names in (self.columns, self.classes):
             if len({name.lower() for name in names}) < len(names):
                 raise ParameterError(f"Every name in a spec must be its own, but one stands twice in {_listed(names)}.")
+        if strange := [name for name in self.columns if re.search(r"[.`]", name)]:
+            raise ParameterError(f"Spark reads a dot or backtick as syntax: give {_listed(strange)} another name.")
         if self.name_column == "prediction":
             raise ParameterError(f"The label can't be called {self.label}: an answer's class code has that name.")
 
@@ -100,11 +102,13 @@ def read(spark: SparkSession, source: str | Path, spec: Spec = PENGUINS) -> Data
     """
     source = located(source)
     if not _is_path(source):
-        return _with_columns(_read_table(spark, source), source, spec)
-    file_format = _file_format(spark, source)
-    if file_format == "csv":
+        df = _read_table(spark, source)
+    elif _file_format(spark, source) == "csv":
         return _read_csv(spark, source, spec)
-    return _with_columns(_told(lambda: spark.read.parquet(source), source), source, spec)
+    else:
+        df = told(lambda: spark.read.parquet(_literal(source)), source)
+    require_columns(df, spec.columns, source)
+    return df
 
 
 def located(source: str | Path) -> str:
@@ -113,14 +117,16 @@ def located(source: str | Path) -> str:
     Spark on a cluster would look for a relative path in its own file system, and a run that logs one can't be repeated.
     """
     path = Path(source)
-    return f"file:{path.resolve()}" if not path.is_absolute() and path.exists() else str(source)
+    is_here = str(source) and not path.is_absolute() and path.exists()
+    return f"file:{path.resolve()}" if is_here else str(source)
 
 
 def check(df: DataFrame, spec: Spec = PENGUINS) -> tuple[DataFrame, DataFrame]:
     """Set aside the rows that break a rule of the spec; every row of `df` is in exactly one of the two results.
 
     Returns the accepted rows, with the spec's columns only (categories as text, numbers as double, the label as
-    int), and the quarantined rows, with all columns as they came and `reasons`, an array of sentences.
+    int), and the quarantined rows, with all columns as they came and `reasons`, an array of sentences (in place of a
+    column of that name, as a corrected quarantine file has it).
     Raises DataError when a column has a type that no value of the spec could have.
     """
     from pyspark.sql import functions as F
@@ -230,19 +236,25 @@ def require_columns(df: DataFrame, columns: tuple[str, ...], what: str) -> None:
 
 
 def _is_path(source: str) -> bool:
-    return bool(re.search(r"[/\\:]|\.(csv|parquet)(\.\w+)?$", source)) or Path(source).exists()
+    return bool(re.search(r"[/\\:]|\.(csv|parquet)(\.\w+)?$", source))
+
+
+def _literal(source: str) -> str:
+    """A path for Spark, which would take `[`, `{`, `*` and `?` in the name of a file that is there for a pattern."""
+    return re.sub(r"([\[\]{}*?\\])", r"\\\1", source) if Path(source.removeprefix("file:")).exists() else source
 
 
 def _file_format(spark: SparkSession, source: str) -> str:
     """Which of the two formats the file, or every file of the folder, has; Spark lists, so that any URI works."""
-    files = _told(lambda: spark.read.format("binaryFile").load(source).inputFiles(), source)
+    files = told(lambda: spark.read.format("binaryFile").load(_literal(source)).inputFiles(), source)
     if not files:
         raise DataError(f"{source} holds no files: give a CSV or Parquet file, a folder of them, or a table.")
-    found = {re.sub(r"\.(gz|bz2|zst|snappy|lz4|deflate)$", "", name.lower()).rpartition(".")[2] for name in files}
-    if found not in ({"csv"}, {"parquet"}):
-        told = ", ".join(sorted(f".{suffix}" for suffix in found))
-        raise DataError(f"{source} can't be read as {told}: it must be .csv or .parquet, or a folder of one of them.")
-    return found.pop()
+    plain = (re.sub(r"\.(gz|bz2|zst|snappy|lz4|deflate)$", "", name.lower()) for name in files)
+    found = {PurePosixPath(name).suffix for name in plain}
+    if found not in ({".csv"}, {".parquet"}):
+        kinds = _listed(sorted(suffix or "a file without a suffix" for suffix in found))
+        raise DataError(f"{source} can't be read as {kinds}: it must be .csv or .parquet, or a folder of one of them.")
+    return found.pop().removeprefix(".")
 
 
 def _read_table(spark: SparkSession, name: str) -> DataFrame:
@@ -250,13 +262,21 @@ def _read_table(spark: SparkSession, name: str) -> DataFrame:
         raise DataError(
             f"{name!r} is neither a file nor a table: give a .csv or .parquet path, or [catalog.][schema.]table."
         )
-    return _told(lambda: spark.read.table(name), name)
+    return told(lambda: spark.read.table(name), name)
 
 
 def _read_csv(spark: SparkSession, source: str, spec: Spec) -> DataFrame:
     from pyspark.sql.types import DoubleType, StringType, StructField, StructType
 
-    header = _told(lambda: spark.read.csv(source, header=True).columns, source)
+    reader = spark.read.options(
+        header=True,
+        mode="PERMISSIVE",
+        # A quote within quotes is written twice, as RFC 4180 has it and pandas and Excel write it.
+        escape='"',
+        ignoreLeadingWhiteSpace=True,
+        ignoreTrailingWhiteSpace=True,
+    )
+    header = told(lambda: reader.csv(_literal(source)).columns, source)
     if not header:
         raise DataError(f"{source} is empty: its first line must be a header with {_listed(spec.columns)}.")
     missing = [name for name in spec.columns if name not in header]
@@ -269,33 +289,35 @@ def _read_csv(spark: SparkSession, source: str, spec: Spec) -> DataFrame:
     numbers = {numeric.name for numeric in spec.numeric} | {spec.label}
     fields = [StructField(name, DoubleType() if name in numbers else StringType()) for name in header]
     # The header travels as metadata, so that `check` can read a rejected line again whatever happens to the columns.
-    corrupt = StructField(CORRUPT_RECORD, StringType(), metadata={"header": header})
+    name = CORRUPT_RECORD
+    while name in header:  # as in a quarantine file that was corrected and comes back
+        name += "_"
+    corrupt = StructField(name, StringType(), metadata={"header": header})
     return (
-        spark.read.schema(StructType([*fields, corrupt]))
+        reader.schema(StructType([*fields, corrupt]))
         .options(
-            header=True,
-            mode="PERMISSIVE",
-            columnNameOfCorruptRecord=CORRUPT_RECORD,
+            columnNameOfCorruptRecord=name,
             # Spark then compares the header of every file in a folder with the first one's, instead of trusting it.
             enforceSchema=False,
-            ignoreLeadingWhiteSpace=True,
-            ignoreTrailingWhiteSpace=True,
+            # Spark would otherwise not look at columns that a query doesn't use, and find a line bad in one query only.
+            columnPruning=False,
         )
-        .csv(source)
+        .csv(_literal(source))
     )
 
 
-def _with_columns(df: DataFrame, source: str, spec: Spec) -> DataFrame:
-    require_columns(df, spec.columns, source)
-    return df
-
-
-def _told(attempt: Callable[[], T], source: str) -> T:
+def told(attempt: Callable[[], T], source: str) -> T:
     """Run `attempt`, and turn Spark's account of a failure into one sentence about `source`."""
+    from py4j.protocol import Py4JJavaError
     from pyspark.errors import PySparkException
 
     try:
         return attempt()
+    except Py4JJavaError as error:
+        cause = error.java_exception
+        while cause.getCause() is not None:
+            cause = cause.getCause()
+        raise DataError(f"{source} can't be read: {cause.getMessage()}") from error
     except PySparkException as error:
         condition = error.getCondition() or ""
         if condition == "PATH_NOT_FOUND":
@@ -311,6 +333,10 @@ def _require_types(df: DataFrame, spec: Spec) -> None:
     from pyspark.sql.types import AtomicType, BinaryType, BooleanType, NumericType, StringType
 
     require_columns(df, spec.columns, "The data")
+    # Spark doesn't tell `Island` from `island`, and would not know which one is meant.
+    names = [name.lower() for name in df.columns]
+    if twice := [name for name in spec.columns if names.count(name.lower()) > 1]:
+        raise DataError(f"The data has {_columns(twice)} more than once, apart from upper and lower case.")
     number = (NumericType, StringType, BooleanType)
     wrong = [
         f"{name} is {df.schema[name].dataType.simpleString()}"
@@ -333,14 +359,19 @@ def _texts(df: DataFrame) -> dict[str, Column]:
     """What stood in each column of a CSV line that Spark couldn't fit into the schema."""
     from pyspark.sql import functions as F
 
-    if CORRUPT_RECORD not in df.columns:
+    corrupt = _corrupt_record(df)
+    if corrupt is None:
         return {}
-    header = df.schema[CORRUPT_RECORD].metadata.get("header", [])
-    if not header:
-        return {}
+    header = df.schema[corrupt].metadata["header"]
     # Numbered fields, because a header may hold any text and from_csv takes its schema as DDL.
-    written = F.from_csv(F.col(CORRUPT_RECORD), ", ".join(f"c{place} string" for place in range(len(header))))
+    schema = ", ".join(f"c{place} string" for place in range(len(header)))
+    written = F.from_csv(F.col(corrupt), schema, {"escape": '"'})
     return {name: written[f"c{place}"] for place, name in enumerate(header)}
+
+
+def _corrupt_record(df: DataFrame) -> str | None:
+    """The column in which `read` kept lines that didn't fit; None where the rows come from elsewhere."""
+    return next((field.name for field in df.schema if "header" in field.metadata), None)
 
 
 def _reasons(df: DataFrame, spec: Spec, texts: dict[str, Column]) -> list[Column]:
@@ -376,9 +407,9 @@ def _reasons(df: DataFrame, spec: Spec, texts: dict[str, Column]) -> list[Column
             ~F.coalesce(known, F.lit(False)), f"{spec.label} is not a class code (0 to {len(spec.classes) - 1})"
         )
     )
-    if CORRUPT_RECORD in df.columns:
+    if (corrupt := _corrupt_record(df)) is not None:
         # Only said where nothing else explains why the line didn't fit, as with one field too many.
-        unexplained = F.coalesce(*reasons).isNull() & F.col(CORRUPT_RECORD).isNotNull()
+        unexplained = F.coalesce(*reasons).isNull() & F.col(corrupt).isNotNull()
         reasons.append(F.when(unexplained, "the line does not fit the header"))
     return reasons
 

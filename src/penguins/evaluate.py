@@ -74,10 +74,15 @@ def metrics(confusion: Confusion) -> dict[str, float]:
 
 def report(confusion: Confusion) -> str:
     """A classification table to read: precision, recall, F-measure and rows per class."""
-    from sklearn.metrics import classification_report
+    import pandas as pd
 
-    labels = range(len(confusion.classes))
-    table = classification_report(
-        **confusion.as_weighted_rows(), labels=labels, target_names=confusion.classes, digits=3, zero_division=0
-    )
-    return str(table)
+    measures = metrics(confusion)
+    columns = {"precision": "precision", "recall": "recall", "F-measure": "fMeasure"}
+    rows: dict[str, list[float]] = {
+        heading: [measures[f"{name}_{label}"] for label in confusion.classes]
+        + [measures[f"weighted{name[0].upper()}{name[1:]}"]]
+        for heading, name in columns.items()
+    }
+    table = pd.DataFrame(rows, index=[*confusion.classes, "weighted"])
+    table["rows"] = [*confusion.counts.sum(axis=1), confusion.rows]
+    return f"{table.to_string(float_format='{:.3f}'.format)}\n\naccuracy {measures['accuracy']:.3f}\n"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
     from pyspark.ml import PipelineModel
     from pyspark.ml.classification import LogisticRegressionModel
-    from pyspark.ml.feature import MinMaxScalerModel, StringIndexerModel
+    from pyspark.ml.feature import MinMaxScalerModel, StringIndexerModel, VectorAssembler
 
 # Old enough for every onnxruntime that the package allows, new enough for all the operators used here.
 OPSET = 17
@@ -41,6 +41,7 @@ def to_onnx(model: PipelineModel, spec: Spec = PENGUINS) -> ModelProto:
     from onnx import TensorProto, helper
 
     indexers, scaler, regression = _stages(model, spec)
+    _require_columns(model, spec)
     categories = {name: list(indexer.labels) for name, indexer in zip(spec.categorical, indexers, strict=True)}
     constants: dict[str, npt.NDArray[np.float64]] = _scaling(scaler)
     nodes = [node for name, labels in categories.items() for node in _index(name, labels)]
@@ -84,6 +85,21 @@ def _stages(
         f"Only the stages that penguins builds ({len(spec.categorical)} indexers, assembler, scaler, assembler, "
         f"logistic regression) can be exported, but this pipeline has {names}."
     )
+
+
+def _require_columns(model: PipelineModel, spec: Spec) -> None:
+    """Stages of the right kinds may still be those of another table, and would answer wrongly without a word."""
+    *indexers, numeric, _, features, regression = model.stages
+    names = [stage.getInputCol() for stage in cast("list[StringIndexerModel]", indexers)]
+    names += cast("VectorAssembler", numeric).getInputCols()
+    classes = cast("LogisticRegressionModel", regression).numClasses
+    indexed = cast("VectorAssembler", features).getInputCols()[:-1]
+    in_order = indexed == [stage.getOutputCol() for stage in cast("list[StringIndexerModel]", indexers)]
+    if tuple(names) != spec.features or classes != len(spec.classes) or not in_order:
+        raise ModelError(
+            f"The pipeline was fitted on {', '.join(names)} with {classes} classes, "
+            f"but the spec has {', '.join(spec.features)} with {len(spec.classes)}."
+        )
 
 
 def _scaling(scaler: MinMaxScalerModel) -> dict[str, npt.NDArray[np.float64]]:

@@ -18,6 +18,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 
 LONGEST_SHOWN = 60
+LARGEST = int(np.finfo(np.float64).max)
 
 
 class Scorer:
@@ -79,8 +80,7 @@ def _category(column: pd.Series[Any], allowed: Sequence[str]) -> npt.NDArray[np.
 
 def _number(column: pd.Series[Any]) -> npt.NDArray[np.float64]:
     if column.dtype.kind not in "fiu":
-        # Text that looks like a number is still text, and True is no 1.
-        is_number = np.array([isinstance(value, int | float) and not isinstance(value, bool) for value in column])
+        is_number = np.array([_is_number(value) for value in column])
         if not is_number.all():
             raise _invalid(_bad_value(column, is_number, "a finite number"))
     values = column.to_numpy(dtype=np.float64, na_value=np.nan)
@@ -88,6 +88,13 @@ def _number(column: pd.Series[Any]) -> npt.NDArray[np.float64]:
     if not finite.all():
         raise _invalid(_bad_value(column, finite, "a finite number"))
     return values.reshape(-1, 1)
+
+
+def _is_number(value: object) -> bool:
+    """Text that looks like a number is still text, True is no 1, and a whole number can be too large for a double."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return abs(value) <= LARGEST
+    return isinstance(value, float | np.integer | np.floating)
 
 
 def _bad_value(column: pd.Series[Any], good: npt.NDArray[np.bool_], allowed: str) -> str:

@@ -78,7 +78,8 @@ def train_from_source(
     report(SOURCE_STEPS[0])
     with data.cached(data.read(spark, source, spec)) as observations:
         accepted, quarantined = data.check(observations, spec)
-        set_aside, reasons = data.count_reasons(quarantined)
+        # The first look at every line: a file that turns out to be unreadable does so here.
+        set_aside, reasons = data.told(lambda: data.count_reasons(quarantined), str(source))
         if quarantine is not None:
             _write_quarantine(quarantined, Path(quarantine))
         report(SOURCE_STEPS[1])

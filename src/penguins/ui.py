@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 import sys
@@ -30,7 +31,8 @@ def serve(store: Tracking, host: str, port: int) -> int:
             raise StoreError(f"{host}:{port} can't be used ({error.strerror}): give another --port.") from error
     click.echo(f"The runs are at http://{host}:{port} (Ctrl-C stops)")
     command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", store.tracking_uri]
-    process = subprocess.Popen([*command, "--host", host, "--port", str(port)])
+    command += ["--host", host, "--port", str(port), "--workers", "1", "--uvicorn-opts", "--log-level warning"]
+    process = subprocess.Popen(command, env={**os.environ, "PYTHONWARNINGS": "ignore"})
     try:
         return process.wait()
     except KeyboardInterrupt:

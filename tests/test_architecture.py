@@ -1,0 +1,144 @@
+"""The shape of the code: who may import whom, and what importing costs."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+
+PACKAGE = ROOT / "src" / "penguins"
+
+# docs/architecture.md explains the layers. A module imports from layers above its own, and from its own layer only
+# what stands before it in the row.
+LAYERS = [
+    ["errors", "config", "scorer"],
+    ["data", "pipeline", "evaluate", "export", "plots"],
+    ["java", "session", "tracking", "flavor", "registry"],
+    ["train"],
+    ["show", "ui", "demo", "cli", "__main__"],
+]
+
+# Third-party packages that only some layers may know; the others are free for all.
+PLATFORMS = {
+    "mlflow": {"scorer", "tracking", "flavor", "registry", "train"},
+    "click": {"ui", "cli"},
+    "rich": {"show", "demo"},
+}
+
+
+def modules() -> dict[str, ast.Module]:
+    found = {path.stem: ast.parse(path.read_text()) for path in PACKAGE.glob("*.py") if path.stem != "__init__"}
+    assert len(found) > 10
+    return found
+
+
+def imports(tree: ast.Module) -> set[str]:
+    """Everything imported anywhere in the module, in functions and for type checking too; `penguins.x` for our own."""
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            source = node.module or ""
+            names |= {f"penguins.{alias.name}" for alias in node.names} if source == "penguins" else {source}
+    return names
+
+
+def breaches(layers: list[list[str]], tree_of: dict[str, ast.Module]) -> list[str]:
+    order = [module for layer in layers for module in layer]
+    found = []
+    for module, tree in tree_of.items():
+        own = {name.split(".")[1] for name in imports(tree) if name.startswith("penguins.")} - {"__version__"}
+        found += [f"{module} imports {name}" for name in own if order.index(name) >= order.index(module)]
+    return found
+
+
+def test_every_module_has_its_place_in_the_table() -> None:
+    assert sorted(modules()) == sorted(name for layer in LAYERS for name in layer)
+
+
+def test_imports_go_one_way() -> None:
+    assert breaches(LAYERS, modules()) == []
+
+
+def test_the_table_bites() -> None:
+    upwards = {
+        "data": ast.parse("from penguins.train import train_model"),
+        "train": ast.parse("from penguins import data"),
+    }
+    assert breaches(LAYERS, upwards) == ["data imports train"]
+
+
+def test_platforms_are_known_only_where_they_belong() -> None:
+    for package, allowed in PLATFORMS.items():
+        users = {
+            module for module, tree in modules().items() for name in imports(tree) if name.split(".")[0] == package
+        }
+        assert users <= allowed, f"{package} is imported by {sorted(users - allowed)}"
+        assert users, f"{package} is imported by nobody: the row is stale"
+
+
+def test_the_scorer_imports_nothing_of_the_package() -> None:
+    """It travels inside models, into containers that don't have the package."""
+    assert {name.split(".")[0] for name in imports(modules()["scorer"])} <= {
+        *("__future__", "collections", "json", "typing"),
+        *("mlflow", "numpy", "onnxruntime", "pandas"),
+    }
+
+
+def test_one_place_makes_a_spark_session() -> None:
+    makers = [path.name for path in PACKAGE.glob("*.py") if "getOrCreate" in path.read_text()]
+    assert makers == ["session.py"]
+    assert (PACKAGE / "session.py").read_text().count("getOrCreate") == 1
+
+
+def test_shared_code_works_over_spark_connect() -> None:
+    """There is no SparkContext, no RDD and no JVM gateway on the other side of Spark Connect."""
+    for path in PACKAGE.glob("*.py"):
+        if path.name != "session.py":
+            text = path.read_text()
+            assert not [word for word in ("sparkContext", ".rdd", "_jvm", "_jsc") if word in text], path.name
+
+
+def test_functions_and_classes_that_are_public_have_docstrings() -> None:
+    bare = [
+        f"{module}.{node.name}"
+        for module, tree in modules().items()
+        for node in tree.body
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name[0] != "_" and not ast.get_docstring(node)
+    ]
+    assert bare == []
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import penguins",
+        "from penguins.cli import main\nmain(['--help'], standalone_mode=False)",
+        "from penguins.cli import main\nmain(['train', '--help'], standalone_mode=False)",
+        "import penguins.config, penguins.data, penguins.evaluate, penguins.pipeline, penguins.train",
+    ],
+)
+def test_importing_and_helping_load_neither_spark_nor_mlflow(code: str) -> None:
+    look = "\nimport sys\nheavy = {'pyspark', 'mlflow', 'pandas', 'onnx', 'matplotlib', 'sklearn'} & set(sys.modules)"
+    told = subprocess.run(
+        [sys.executable, "-c", f"{code}{look}\nassert not heavy, heavy"], capture_output=True, text=True
+    )
+    assert told.returncode == 0, told.stderr
+
+
+def test_every_ignore_has_a_code_and_a_reason() -> None:
+    places = [*PACKAGE.glob("*.py"), *(ROOT / "tests").glob("*.py"), *(ROOT / "benchmarks").glob("*.py")]
+    bare = []
+    for path in places:
+        for number, line in enumerate(path.read_text().splitlines(), 1):
+            _, found, rest = line.partition("# type: ignore")
+            if found and path != Path(__file__) and not rest.startswith("["):
+                bare.append(f"{path.name}:{number}")
+    assert bare == []

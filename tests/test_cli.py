@@ -1,0 +1,218 @@
+"""The command line, run as a user runs it: in a process of its own, in a folder of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pytest
+
+from penguins.tracking import Tracking
+from tests.conftest import PENGUINS_CSV
+
+PENGUINS = str(Path(sys.executable).with_name("penguins"))
+
+
+def penguins(*args: str, cwd: Path, **env: str) -> subprocess.CompletedProcess[str]:
+    """Run the command with a clean environment, but for what `env` adds."""
+    clean = {key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW_", "SPARK_", "COLUMNS"))}
+    quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "COLUMNS": "120"}
+    return subprocess.run([PENGUINS, *args], cwd=cwd, env={**clean, **quiet, **env}, capture_output=True, text=True)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    """A folder in which `penguins train --json` ran once, and how that went."""
+    folder = tmp_path_factory.mktemp("user")
+    (folder / "data").mkdir()
+    shutil.copy(PENGUINS_CSV, folder / "data")
+    options = ["--save", "model", "--quarantine", "aside.csv", "--run-name", "first"]
+    return folder, penguins("train", "--json", *options, cwd=folder)
+
+
+def parsed(result: subprocess.CompletedProcess[str]) -> dict[str, Any]:
+    assert result.returncode == 0, result.stderr
+    assert len(result.stdout.splitlines()) == 1
+    answer: dict[str, Any] = json.loads(result.stdout)
+    return answer
+
+
+def test_train_prints_one_json_object(trained: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    answer = parsed(trained[1])
+    assert set(answer) == {
+        *("run_id", "experiment_id", "model_uri", "registered_model", "version", "params", "metrics", "rows")
+    }
+    assert answer["registered_model"] == "penguin_predictor"
+    assert answer["version"] == 1
+    assert answer["params"]["maxIter"] == 100
+    assert answer["rows"] == {"read": 344, "training": 226, "test": 116, "quarantined": 2}
+    assert answer["metrics"]["recall_Chinstrap"] == pytest.approx(27 / 28)
+
+
+def test_train_tells_what_it_does_and_hides_the_chatter(trained: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    lines = trained[1].stderr.splitlines()
+    assert [re.sub(r"^ *\d+\.\d s  ", "", line) for line in lines] == [
+        "Starting Spark",
+        "Reading and checking the data",
+        "Splitting into training and test rows",
+        "Counting the rows",
+        "Fitting the features",
+        "Fitting the regression",
+        "Evaluating on the test rows",
+        "Logging",
+    ]
+
+
+def test_train_leaves_the_store_the_saved_model_and_the_quarantine(
+    trained: tuple[Path, subprocess.CompletedProcess[str]],
+) -> None:
+    folder, result = trained
+    assert sorted(path.name for path in folder.iterdir()) == ["aside.csv", "data", "mlflow.db", "mlruns", "model"]
+    client = Tracking.local(folder).client()
+    run = client.get_run(parsed(result)["run_id"])
+    assert run.info.run_name == "first"
+    assert client.get_experiment(run.info.experiment_id).name == "penguins"
+    assert set(mlflow.models.Model.load(str(folder / "model")).flavors) == {"spark", "onnx", "python_function"}
+    assert len((folder / "aside.csv").read_text().splitlines()) == 3
+
+
+def test_a_person_reads_tables_and_what_to_do_next(tmp_path: Path, empty_store: Path) -> None:
+    store = f"sqlite:///{shutil.copy(empty_store, tmp_path)}"
+    result = penguins(
+        *("train", "--data", str(PENGUINS_CSV), "--no-register", "--max-iter", "10", "--reg-param", "0.2"),
+        cwd=tmp_path,
+        MLFLOW_TRACKING_URI=store,
+        MLFLOW_EXPERIMENT_NAME="lab",
+    )
+    assert result.returncode == 0, result.stderr
+    assert "344 rows read: 226 for training, 116 for the test, 2 set aside." in result.stdout
+    assert "2 × BodyMass is missing" in result.stdout
+    assert "true \\ predicted" in result.stdout
+    assert "penguins ui" in result.stdout
+    assert "models:/penguin_predictor" not in result.stdout
+    client = mlflow.MlflowClient(store)
+    [run] = client.search_runs([client.get_experiment_by_name("lab").experiment_id])  # type: ignore[union-attr]  # it is there
+    assert run.data.params["maxIter"] == "10"
+    assert client.search_registered_models() == []
+
+
+@pytest.mark.parametrize(
+    ("args", "sentence"),
+    [
+        (["--reg-param", "-1"], "reg_param is -1.0: it must be a number at least 0."),
+        (["--reg-param", "nan"], "reg_param is nan: it must be a number at least 0."),
+        (["--max-iter", "0"], "max_iter is 0: it must be a whole number from 1 to 2147483647."),
+        (["--elastic-net-param", "1.5"], "elastic_net_param is 1.5: it must be a number from 0 to 1."),
+        (["--test-fraction", "1"], "test_fraction is 1.0: it must be a number between 0 and 1."),
+        (["--save", "."], ". exists already: give a path that doesn't, or remove it first."),
+    ],
+)
+def test_a_bad_value_is_told_before_anything_starts(args: list[str], sentence: str, tmp_path: Path) -> None:
+    result = penguins("train", *args, cwd=tmp_path)
+    assert (result.returncode, result.stdout, result.stderr) == (1, "", f"Error: {sentence}\n")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_data_that_isnt_there_is_one_sentence_and_makes_no_store(tmp_path: Path) -> None:
+    result = penguins("train", "--data", "nowhere.csv", cwd=tmp_path)
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr.splitlines()[-1] == (
+        "Error: nowhere.csv doesn't exist: give a .csv or .parquet file, a folder of them, or a table."
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_verbose_shows_spark_and_the_traceback(tmp_path: Path) -> None:
+    result = penguins("train", "--data", "nowhere.csv", "--verbose", cwd=tmp_path)
+    assert result.returncode == 1
+    assert "Traceback" in result.stderr
+    assert "WARN" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "args", [["fly"], ["train", "--max-iter", "many"], ["train", "--colour", "black"], ["ui", "x"]]
+)
+def test_wrong_usage_exits_2(args: list[str], tmp_path: Path) -> None:
+    result = penguins(*args, cwd=tmp_path)
+    assert result.returncode == 2
+    assert "Usage: penguins" in result.stderr
+    assert result.stdout == ""
+
+
+def test_the_module_is_the_command(tmp_path: Path) -> None:
+    by_module = subprocess.run([sys.executable, "-m", "penguins", "--version"], capture_output=True, text=True)
+    assert by_module.stdout == penguins("--version", cwd=tmp_path).stdout
+    assert by_module.stdout.startswith("penguins, version ")
+
+
+def test_every_command_has_help(tmp_path: Path) -> None:
+    listed = re.findall(r"^  (\w+)  ", penguins("--help", cwd=tmp_path).stdout.partition("Commands:")[2], re.MULTILINE)
+    assert listed == ["demo", "train", "ui"]
+    for command in listed:
+        assert len(penguins(command, "--help", cwd=tmp_path).stdout.splitlines()) > 5
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def test_ui_opens_mlflows_page_on_the_runs_and_stops_cleanly(
+    trained: tuple[Path, subprocess.CompletedProcess[str]],
+) -> None:
+    import psutil
+
+    folder, _ = trained
+    port = free_port()
+    environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    environment.pop("MLFLOW_TRACKING_URI", None)
+    # A session of its own, so that a Ctrl-C reaches all its processes, as in a terminal.
+    command = [PENGUINS, "ui", "--port", str(port)]
+    with subprocess.Popen(
+        command, cwd=folder, env=environment, stdout=subprocess.PIPE, text=True, start_new_session=True
+    ) as ui:
+        try:
+            assert ui.stdout is not None
+            assert ui.stdout.readline() == f"The runs are at http://127.0.0.1:{port} (Ctrl-C stops)\n"
+            page = f"http://127.0.0.1:{port}/api/2.0/mlflow/experiments/get-by-name?experiment_name=penguins"
+            assert json.loads(when_ready(page))["experiment"]["name"] == "penguins"
+            children = psutil.Process(ui.pid).children(recursive=True)
+            busy = penguins("ui", "--port", str(port), cwd=folder)
+            assert busy.returncode == 1
+            assert (
+                busy.stderr == f"Error: 127.0.0.1:{port} can't be used (Address already in use): give another --port.\n"
+            )
+        finally:
+            os.killpg(ui.pid, 2)
+            ui.wait(timeout=30)
+    assert ui.returncode == 0
+    assert children
+    assert psutil.wait_procs(children, timeout=30)[1] == []
+
+
+def when_ready(url: str) -> bytes:
+    for _ in range(600):
+        try:
+            with urllib.request.urlopen(url) as answer:
+                return bytes(answer.read())
+        except OSError:
+            time.sleep(0.2)
+    raise TimeoutError(url)
+
+
+def test_ui_without_runs_says_what_to_do(tmp_path: Path) -> None:
+    result = penguins("ui", cwd=tmp_path)
+    assert result.returncode == 1
+    assert result.stderr == f"Error: There is no mlflow.db in {tmp_path}: run `penguins train` first.\n"
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,99 @@
+"""Settings: what they allow, and the sentence for what they don't."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from penguins.config import TrainingParameters
+from penguins.errors import ParameterError, PenguinsError
+
+
+def test_the_defaults_stand_under_mllibs_names_in_a_run() -> None:
+    assert TrainingParameters().as_mlflow() == {
+        "maxIter": 100,
+        "regParam": 0.001,
+        "elasticNetParam": 0.0,
+        "seed": 42,
+        "testFraction": 0.3,
+    }
+
+
+def test_the_labs_parameters_and_the_edges_are_accepted() -> None:
+    lab = TrainingParameters(max_iter=5, reg_param=0.5)
+    assert (lab.max_iter, lab.reg_param) == (5, 0.5)
+    edges = TrainingParameters(max_iter=1, reg_param=0, elastic_net_param=1, seed=-1, test_fraction=0.999)
+    assert edges.as_mlflow() == {"maxIter": 1, "regParam": 0, "elasticNetParam": 1, "seed": -1, "testFraction": 0.999}
+
+
+@pytest.mark.parametrize(
+    ("given_value", "sentence"),
+    [
+        ({"max_iter": 0}, "max_iter is 0: it must be a whole number from 1 to 2147483647."),
+        ({"max_iter": -3}, "max_iter is -3: it must be a whole number from 1 to 2147483647."),
+        ({"max_iter": True}, "max_iter is True: it must be a whole number from 1 to 2147483647."),
+        ({"max_iter": 10.0}, "max_iter is 10.0: it must be a whole number from 1 to 2147483647."),
+        ({"max_iter": "10"}, "max_iter is '10': it must be a whole number from 1 to 2147483647."),
+        ({"max_iter": None}, "max_iter is None: it must be a whole number from 1 to 2147483647."),
+        ({"reg_param": -0.1}, "reg_param is -0.1: it must be a number at least 0."),
+        ({"reg_param": math.nan}, "reg_param is nan: it must be a number at least 0."),
+        ({"reg_param": math.inf}, "reg_param is inf: it must be a number at least 0."),
+        ({"reg_param": True}, "reg_param is True: it must be a number at least 0."),
+        ({"reg_param": "0.2"}, "reg_param is '0.2': it must be a number at least 0."),
+        ({"elastic_net_param": 1.1}, "elastic_net_param is 1.1: it must be a number from 0 to 1."),
+        ({"elastic_net_param": -0.1}, "elastic_net_param is -0.1: it must be a number from 0 to 1."),
+        ({"elastic_net_param": math.nan}, "elastic_net_param is nan: it must be a number from 0 to 1."),
+        ({"test_fraction": 0}, "test_fraction is 0: it must be a number between 0 and 1."),
+        ({"test_fraction": 1.0}, "test_fraction is 1.0: it must be a number between 0 and 1."),
+        ({"test_fraction": -math.inf}, "test_fraction is -inf: it must be a number between 0 and 1."),
+        ({"seed": 1.5}, "seed is 1.5: it must be a whole number of at most 64 bits."),
+        ({"seed": False}, "seed is False: it must be a whole number of at most 64 bits."),
+    ],
+)
+def test_a_parameter_outside_of_what_it_allows_is_refused(given_value: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ParameterError) as refused:
+        TrainingParameters(**given_value)
+    assert str(refused.value) == sentence
+
+
+@pytest.mark.parametrize(("name", "value"), [("seed", 2**63), ("max_iter", 2**31)])
+def test_a_number_that_spark_can_not_hold_is_refused_before_it_gets_there(name: str, value: int) -> None:
+    with pytest.raises(ParameterError, match=f"^{name} is {value}: it must be a whole number"):
+        TrainingParameters(**{name: value})
+
+
+def test_whole_numbers_of_numpy_are_whole_numbers() -> None:
+    # What a parameter search over a numpy range passes in.
+    assert TrainingParameters(max_iter=np.int64(20), reg_param=np.float64(0.2)).as_mlflow()["maxIter"] == 20  # type: ignore[arg-type]  # numpy's are no int to mypy
+
+
+def test_the_first_of_two_bad_parameters_is_named_and_it_is_an_error_a_user_can_catch() -> None:
+    with pytest.raises(PenguinsError, match=r"^max_iter is 0: it must be a whole number from 1 to 2147483647\.$"):
+        TrainingParameters(max_iter=0, reg_param=-1.0)
+
+
+@given(
+    st.integers(1, 10_000),
+    st.floats(0, 1e6),
+    st.floats(0, 1),
+    st.integers(-(2**31), 2**31),
+    st.floats(0, 1, exclude_min=True, exclude_max=True),
+)
+def test_every_value_within_the_ranges_is_kept_as_it_is(
+    max_iter: int, reg_param: float, elastic_net_param: float, seed: int, test_fraction: float
+) -> None:
+    parameters = TrainingParameters(max_iter, reg_param, elastic_net_param, seed, test_fraction)
+    assert list(parameters.as_mlflow().values()) == [max_iter, reg_param, elastic_net_param, seed, test_fraction]
+
+
+def test_settings_are_frozen_and_unknown_ones_refused() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        TrainingParameters().max_iter = 5  # type: ignore[misc]  # the point of the test
+    with pytest.raises(TypeError, match="maxIter"):
+        TrainingParameters(maxIter=5)  # type: ignore[call-arg]  # the point of the test

@@ -1,0 +1,131 @@
+"""The documents tell the truth: shown commands run and give the shown output, named things exist."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from penguins import cli
+from tests.conftest import ROOT
+
+README = (ROOT / "README.md").read_text()
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "data" / "README.md", *(ROOT / "docs").glob("*.md")]
+BIN = Path(sys.executable).parent
+
+
+def blocks(text: str, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+
+
+def timeless(text: str) -> list[str]:
+    """Lines without what differs from run to run: ids, and spaces at their ends."""
+    return [re.sub(r"\b(m-)?[0-9a-f]{32}\b", "ID", line.rstrip()) for line in text.strip().splitlines()]
+
+
+def run(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
+    environment |= {"COLUMNS": "80", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    # The user's .venv is the environment that these tests run in.
+    here = command.replace(".venv/bin/", f"{BIN}/")
+    return subprocess.run(here, shell=True, cwd=folder, env=environment, capture_output=True, text=True)
+
+
+@pytest.fixture
+def clone(tmp_path: Path) -> Path:
+    """What a user has after cloning, as far as commands need it."""
+    shutil.copytree(ROOT / "data", tmp_path / "data")
+    return tmp_path
+
+
+def test_the_readmes_first_command_is_what_make_does() -> None:
+    [console] = blocks(README, "console")
+    setup = console.splitlines()[0]
+    makefile = (ROOT / "Makefile").read_text()
+    assert "-m venv" in setup
+    assert "-r requirements.lock" in setup
+    assert "-r requirements.lock" in makefile
+    assert "--no-deps -e ." in setup
+    assert "--no-deps --editable ." in makefile
+    assert "--hash=sha256:" in (ROOT / "requirements.lock").read_text(), "pip checks every hash when one is there"
+
+
+@pytest.mark.spark
+def test_the_readmes_second_command_gives_the_output_shown(clone: Path) -> None:
+    [console] = blocks(README, "console")
+    command, _, shown = console.partition("\n")[2].partition("\n")
+    result = run(command.removeprefix("$ "), clone)
+    assert result.returncode == 0, result.stderr
+    assert timeless(result.stdout) == timeless(shown)
+
+
+@pytest.mark.spark
+def test_the_readmes_python_runs(clone: Path) -> None:
+    [python] = blocks(README, "python")
+    (clone / "readme.py").write_text(python)
+    result = run(".venv/bin/python readme.py", clone)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.splitlines()[-2:] == ["0.964", "['Adelie', 'Adelie']"]
+
+
+@pytest.mark.spark
+def test_the_demo_tells_its_story_to_the_end(clone: Path) -> None:
+    result = run(".venv/bin/penguins demo", clone)
+    assert result.returncode == 0, result.stderr
+    answers = [
+        line for line in result.stdout.splitlines() if "Gentoo" in line and ("spark" in line or "python_" in line)
+    ]
+    assert len(answers) == 2, "both flavors say Gentoo"
+    assert {re.sub(r"[^\d.]+", " ", line.split("Gentoo")[1]).split()[1] for line in answers} == {"0.979873"}
+
+
+def test_every_command_stands_in_the_readme() -> None:
+    for name in cli.main.commands:
+        assert f"`penguins {name}`" in README, name
+
+
+def test_every_option_shown_exists() -> None:
+    known = {option for command in cli.main.commands.values() for param in command.params for option in param.opts}
+    for document in DOCUMENTS:
+        for line in re.findall(r"penguins (?:train|ui|demo)[^\n`|]*", document.read_text()):
+            assert set(re.findall(r"--[a-z-]+", line)) <= known | {"--help"}, f"{document.name}: {line}"
+
+
+def test_every_make_target_shown_exists() -> None:
+    targets = set(re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    for document in DOCUMENTS:
+        shown = set(re.findall(r"(?:`|\$ )make ([a-z0-9-]+)", document.read_text()))
+        assert shown <= targets, document.name
+
+
+def test_every_link_leads_somewhere() -> None:
+    for document in DOCUMENTS:
+        for link in re.findall(r"\]\(([^)#]+)\)", document.read_text()):
+            if not link.startswith("http"):
+                assert (document.parent / link).exists(), f"{document.name}: {link}"
+
+
+def test_every_core_dependency_has_its_reason() -> None:
+    import tomllib
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    lists = [project["project"]["dependencies"], *project["project"]["optional-dependencies"].values()]
+    reasons = (ROOT / "docs" / "architecture.md").read_text().partition("## Dependencies")[2]
+    for requirement in [*(item for items in lists for item in items), *project["dependency-groups"]["dev"]]:
+        name = re.split(r"[<>=!;]", requirement)[0]
+        assert f"`{name}`" in reasons, name
+
+
+def test_the_layers_in_the_document_are_the_layers_in_the_test() -> None:
+    from tests.test_architecture import LAYERS
+
+    table = (ROOT / "docs" / "architecture.md").read_text().partition("## Layers")[2].partition("| module |")[0]
+    rows = [
+        re.findall(r"`(\w+)`", line.split("|")[2]) for line in table.splitlines() if re.match(r"\| [a-z]+ \| `", line)
+    ]
+    assert rows == [[module for module in layer if module != "__main__"] for layer in LAYERS]

@@ -1,0 +1,142 @@
+"""Measures: right by hand, and the same as Spark's own evaluator gives."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from penguins import evaluate
+from penguins.data import Numeric, Spec
+from penguins.errors import DataError
+from penguins.evaluate import Confusion
+
+if TYPE_CHECKING:
+    from pyspark.ml.param import Param
+    from pyspark.sql import DataFrame, SparkSession
+
+pytestmark = pytest.mark.spark
+
+TWO_CLASSES = Spec((), (Numeric("mean radius", "mm", 1, 100),), "Diagnosis", ("malignant", "benign"))
+
+# (true code, predicted code): how often. Each case has an uneven matrix, so that no two measures agree by chance.
+CASES = {
+    "every class is confused": {(0, 0): 5, (0, 1): 2, (1, 1): 4, (1, 2): 1, (2, 2): 3, (2, 0): 2},
+    "a class is never predicted": {(0, 0): 5, (0, 1): 1, (1, 1): 4, (2, 0): 3, (2, 1): 1},
+    "a class is never true": {(0, 0): 5, (0, 2): 1, (1, 1): 4, (1, 0): 2, (1, 2): 3},
+    "all is right": {(0, 0): 2, (1, 1): 3, (2, 2): 4},
+    "all is wrong": {(0, 1): 2, (1, 2): 3, (2, 0): 4},
+}
+
+
+def predictions(spark: SparkSession, counts: dict[tuple[int, int], int], label: str = "Species") -> DataFrame:
+    rows = [(true, float(predicted)) for (true, predicted), count in counts.items() for _ in range(count)]
+    return spark.createDataFrame(rows, f"{label} int, prediction double")
+
+
+def test_the_counts_stand_at_true_row_and_predicted_column(spark: SparkSession) -> None:
+    counted = evaluate.confusion(predictions(spark, {(0, 0): 2, (0, 2): 1, (1, 1): 3, (2, 0): 4}))
+    assert counted.classes == ("Adelie", "Gentoo", "Chinstrap")
+    assert counted.counts.tolist() == [[2, 0, 1], [0, 3, 0], [4, 0, 0]]
+    assert counted.rows == 10
+
+
+def test_two_classes_under_another_label_are_counted(spark: SparkSession) -> None:
+    counted = evaluate.confusion(predictions(spark, {(0, 0): 3, (0, 1): 1, (1, 1): 6}, "Diagnosis"), TWO_CLASSES)
+    assert counted.classes == ("malignant", "benign")
+    assert counted.counts.tolist() == [[3, 1], [0, 6]]
+
+
+def test_no_rows_can_not_be_evaluated(spark: SparkSession) -> None:
+    with pytest.raises(DataError) as refused:
+        evaluate.confusion(predictions(spark, {}))
+    assert str(refused.value) == "There are no rows to evaluate: give at least one test row."
+
+
+def test_measures_of_a_small_matrix_are_as_computed_by_hand() -> None:
+    # 10 rows, 7 right. Adelie: 3 of 4 found, 3 of 5 named so. Gentoo: 4 of 4, 4 of 4. Chinstrap: 0 of 2, 0 of 1.
+    measured = evaluate.metrics(
+        Confusion(("Adelie", "Gentoo", "Chinstrap"), np.array([[3, 0, 1], [0, 4, 0], [2, 0, 0]]))
+    )
+    assert measured == pytest.approx(
+        {
+            "accuracy": 0.7,
+            "weightedPrecision": 0.4 * 0.6 + 0.4 * 1.0 + 0.2 * 0.0,
+            "weightedRecall": 0.7,
+            "weightedFMeasure": 0.4 * (2 / 3) + 0.4 * 1.0,
+            "precision_Adelie": 0.6,
+            "recall_Adelie": 0.75,
+            "fMeasure_Adelie": 2 / 3,
+            "precision_Gentoo": 1.0,
+            "recall_Gentoo": 1.0,
+            "fMeasure_Gentoo": 1.0,
+            "precision_Chinstrap": 0.0,
+            "recall_Chinstrap": 0.0,
+            "fMeasure_Chinstrap": 0.0,
+        },
+        abs=1e-12,
+    )
+
+
+def test_measures_are_plain_floats_that_json_and_mlflow_take() -> None:
+    measured = evaluate.metrics(Confusion(("no", "yes"), np.array([[3, 1], [0, 2]])))
+    assert {type(value) for value in measured.values()} == {float}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_measures_equal_sparks_own_evaluator(spark: SparkSession, case: str) -> None:
+    from pyspark.ml.evaluation import MulticlassClassificationEvaluator
+
+    scored = predictions(spark, CASES[case]).coalesce(1).cache()
+    measured = evaluate.metrics(evaluate.confusion(scored))
+    evaluator = MulticlassClassificationEvaluator(labelCol="Species")
+
+    def spark_says(metric: str) -> float:
+        return evaluator.evaluate(scored, {evaluator.metricName: metric})
+
+    ours = {name: measured[name] for name in ("accuracy", "weightedPrecision", "weightedRecall", "weightedFMeasure")}
+    assert ours == pytest.approx({name: spark_says(name) for name in ours}, abs=1e-12)
+    # The evaluator's default metric, which the lab's notebooks print as F1.
+    assert measured["weightedFMeasure"] == pytest.approx(spark_says("f1"), abs=1e-12)
+    scored.unpersist()
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_measures_of_each_class_equal_sparks_own_evaluator(spark: SparkSession, case: str) -> None:
+    from pyspark.ml.evaluation import MulticlassClassificationEvaluator
+
+    scored = predictions(spark, CASES[case]).coalesce(1).cache()
+    measured = evaluate.metrics(evaluate.confusion(scored))
+    evaluator = MulticlassClassificationEvaluator(labelCol="Species")
+    # Of a class that is never true Spark's evaluator only says that its key is not found.
+    true_codes = sorted({true for true, _ in CASES[case]})
+    for code in true_codes:
+        name = ("Adelie", "Gentoo", "Chinstrap")[code]
+        for ours, metric in (
+            ("precision", "precisionByLabel"),
+            ("recall", "recallByLabel"),
+            ("fMeasure", "fMeasureByLabel"),
+        ):
+            params: dict[Param[Any], Any] = {evaluator.metricName: metric, evaluator.metricLabel: float(code)}
+            assert measured[f"{ours}_{name}"] == pytest.approx(evaluator.evaluate(scored, params), abs=1e-12)
+    scored.unpersist()
+
+
+def test_a_class_that_is_never_true_counts_as_not_found() -> None:
+    # Spark's evaluator fails on this class, so there is nothing to compare it with.
+    measured = evaluate.metrics(Confusion(("Adelie", "Gentoo"), np.array([[3, 1], [0, 0]])))
+    assert (measured["recall_Gentoo"], measured["precision_Gentoo"], measured["fMeasure_Gentoo"]) == (0.0, 0.0, 0.0)
+    assert measured["weightedRecall"] == 0.75
+
+
+def test_the_report_is_a_table_of_the_classes_with_their_rows() -> None:
+    table = evaluate.report(Confusion(("Adelie", "Gentoo", "Chinstrap"), np.array([[3, 0, 1], [0, 4, 0], [2, 0, 0]])))
+    lines = [line.split() for line in table.splitlines() if line.strip()]
+    assert lines[0] == ["precision", "recall", "f1-score", "support"]
+    assert lines[1:4] == [
+        ["Adelie", "0.600", "0.750", "0.667", "4"],
+        ["Gentoo", "1.000", "1.000", "1.000", "4"],
+        ["Chinstrap", "0.000", "0.000", "0.000", "2"],
+    ]
+    assert lines[4][-2:] == ["0.700", "10"]

@@ -1,0 +1,121 @@
+"""The notebooks: thin, in Databricks source format, and run from the first cell to the last."""
+
+from __future__ import annotations
+
+import ast
+import os
+import runpy
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import mlflow
+import pandas as pd
+import pytest
+
+from tests.conftest import PENGUINS_CSV, ROOT
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.py"))
+
+
+class NotebookExit(Exception):  # noqa: N818  # it is no error
+    """What `dbutils.notebook.exit` ends a notebook with."""
+
+
+class Widgets:
+    """As strict as the real ones: values are text, values passed beat defaults, an unknown name is an error."""
+
+    def __init__(self, passed: dict[str, str]) -> None:
+        self.passed = passed
+        self.values: dict[str, str] = {}
+
+    def text(self, name: str, default: str, label: str = "") -> None:
+        assert isinstance(default, str)
+        assert label, f"the widget {name} needs a label"
+        self.values[name] = self.passed.get(name, default)
+
+    def get(self, name: str) -> str:
+        if name not in self.values:
+            raise KeyError(f"No input widget named {name} is defined")
+        return self.values[name]
+
+
+class Notebook:
+    def exit(self, value: str) -> None:
+        raise NotebookExit(value)
+
+
+class Dbutils:
+    def __init__(self, passed: dict[str, str]) -> None:
+        self.widgets = Widgets(passed)
+        self.notebook = Notebook()
+
+
+def run_notebook(path: Path, spark: SparkSession, passed: dict[str, str]) -> tuple[str, list[Any]]:
+    """Run a notebook in its own folder, as Databricks does; return what it exits with and what it displays."""
+    dbutils = Dbutils(passed)
+    displayed: list[Any] = []
+    before = Path.cwd()
+    os.chdir(path.parent)
+    try:
+        runpy.run_path(str(path), init_globals={"dbutils": dbutils, "spark": spark, "display": displayed.append})
+    except NotebookExit as stop:
+        assert set(passed) <= set(dbutils.widgets.values), "a value was passed for a widget that isn't there"
+        return str(stop), displayed
+    finally:
+        os.chdir(before)
+    raise AssertionError(f"{path.name} ended without dbutils.notebook.exit")
+
+
+def test_there_are_notebooks() -> None:
+    assert [path.stem for path in NOTEBOOKS] == ["train"]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebooks_are_thin_and_teach(path: Path) -> None:
+    text = path.read_text()
+    assert text.startswith("# Databricks notebook source\n# MAGIC %md\n# MAGIC # "), "it opens with a title"
+    tree = ast.parse(text)
+    loops_or_logic = (ast.FunctionDef, ast.ClassDef, ast.For, ast.While, ast.If, ast.Try, ast.Lambda)
+    assert not [node for node in ast.walk(tree) if isinstance(node, loops_or_logic)]
+    assert "sys.path" not in text
+    cells = text.split("# COMMAND ----------")
+    explained = [cell for cell in cells if "# MAGIC %md" in cell]
+    assert len(explained) >= len(cells) // 3
+    code = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
+    assert len(code) <= 45
+
+
+@pytest.mark.spark
+def test_train_with_its_defaults(spark: SparkSession, store: Path) -> None:
+    exited, displayed = run_notebook(ROOT / "notebooks" / "train.py", spark, {})
+    assert exited == "models:/penguin_predictor/1"
+    sample, quarantined, figure, metrics = displayed
+    assert sample.count() == 20
+    assert quarantined.count() == 2
+    assert figure.axes[0].get_title() == "116 test rows"
+    assert isinstance(metrics, pd.DataFrame)
+    assert metrics["value"]["accuracy"] > 0.95
+
+
+@pytest.mark.spark
+def test_train_with_the_labs_values_on_another_model(spark: SparkSession, store: Path) -> None:
+    passed = {"data": str(PENGUINS_CSV), "max_iter": "10", "reg_param": "0.2", "register_as": "main.lab.penguins"}
+    exited, _ = run_notebook(ROOT / "notebooks" / "train.py", spark, passed)
+    assert exited == "models:/main.lab.penguins/1"
+    version = mlflow.MlflowClient().get_model_version("main.lab.penguins", "1")
+    assert mlflow.get_run(version.run_id or "").data.params["maxIter"] == "10"
+
+
+@pytest.mark.spark
+def test_the_stand_in_for_dbutils_is_strict(spark: SparkSession, store: Path, tmp_path: Path) -> None:
+    asks = tmp_path / "asks.py"
+    asks.write_text("dbutils.widgets.get('never_made')\n")
+    with pytest.raises(KeyError, match="No input widget named never_made is defined"):
+        run_notebook(asks, spark, {})
+    ends = tmp_path / "ends.py"
+    ends.write_text("dbutils.notebook.exit('done')\n")
+    with pytest.raises(AssertionError, match="a value was passed for a widget that isn't there"):
+        run_notebook(ends, spark, {"stray": "1"})

@@ -1,0 +1,54 @@
+"""Pictures: every number that was measured can be seen in them, and nobody has to close them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from matplotlib.patches import Rectangle
+
+from penguins import plots
+from penguins.evaluate import Confusion
+
+CONFUSION = Confusion(("Adelie", "Gentoo", "Chinstrap"), np.array([[40, 0, 2], [0, 35, 0], [1, 0, 1022]]))
+
+
+def test_the_confusion_matrix_shows_every_count_and_names_both_axes() -> None:
+    [axes] = plots.confusion_matrix(CONFUSION).axes
+    assert [text.get_text() for text in axes.texts] == ["40", "0", "2", "0", "35", "0", "1", "0", "1022"]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["Adelie", "Gentoo", "Chinstrap"]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["Adelie", "Gentoo", "Chinstrap"]
+    assert (axes.get_xlabel(), axes.get_ylabel(), axes.get_title()) == ("predicted", "true", "1,100 test rows")
+
+
+def test_three_classes_have_a_bar_per_feature_and_class() -> None:
+    matrix = np.array([[1.0, -2.0], [0.5, 4.0], [-1.5, -2.5]])
+    [axes] = plots.coefficients(matrix, ["Island", "BodyMass"], ["Adelie", "Gentoo", "Chinstrap"]).axes
+    bars = [patch for patch in axes.patches if isinstance(patch, Rectangle)]
+    assert [bar.get_height() for bar in bars] == [1.0, -2.0, 0.5, 4.0, -1.5, -2.5]
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["Adelie", "Gentoo", "Chinstrap"]  # type: ignore[union-attr]  # there is one
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["Island", "BodyMass"]
+
+
+def test_each_feature_name_stands_below_the_middle_of_its_bars() -> None:
+    [axes] = plots.coefficients(np.array([[1.0, 2.0], [3.0, 4.0]]), ["a", "b"], ["no", "yes"]).axes
+    first, second, third, fourth = (patch for patch in axes.patches if isinstance(patch, Rectangle))
+    middles = [(first.get_x() + third.get_x() + 0.4) / 2, (second.get_x() + fourth.get_x() + 0.4) / 2]
+    assert list(axes.get_xticks()) == pytest.approx(middles)
+
+
+def test_two_classes_have_one_bar_per_feature_named_after_the_second_class() -> None:
+    [axes] = plots.coefficients(np.array([[1.0, -2.0, 3.0]]), ["a", "b", "c"], ["malignant", "benign"]).axes
+    bars = [patch for patch in axes.patches if isinstance(patch, Rectangle)]
+    assert [bar.get_height() for bar in bars] == [1.0, -2.0, 3.0]
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["benign"]  # type: ignore[union-attr]  # there is one
+
+
+def test_the_figures_can_be_saved_and_none_stays_registered_with_pyplot(tmp_path: Path) -> None:
+    plots.confusion_matrix(CONFUSION).savefig(tmp_path / "confusion.png")
+    plots.coefficients(np.eye(3), ["a", "b", "c"], CONFUSION.classes).savefig(tmp_path / "coefficients.png")
+    signatures = [(tmp_path / name).read_bytes()[:8] for name in ("confusion.png", "coefficients.png")]
+    assert signatures == [b"\x89PNG\r\n\x1a\n"] * 2
+    assert plt.get_fignums() == []
