@@ -133,10 +133,11 @@ def test_a_class_that_is_never_true_counts_as_not_found() -> None:
 def test_the_report_is_a_table_of_the_classes_with_their_rows() -> None:
     table = evaluate.report(Confusion(("Adelie", "Gentoo", "Chinstrap"), np.array([[3, 0, 1], [0, 4, 0], [2, 0, 0]])))
     lines = [line.split() for line in table.splitlines() if line.strip()]
-    assert lines[0] == ["precision", "recall", "f1-score", "support"]
+    assert lines[0] == ["precision", "recall", "F-measure", "rows"]
     assert lines[1:4] == [
         ["Adelie", "0.600", "0.750", "0.667", "4"],
         ["Gentoo", "1.000", "1.000", "1.000", "4"],
         ["Chinstrap", "0.000", "0.000", "0.000", "2"],
     ]
-    assert lines[4][-2:] == ["0.700", "10"]
+    # Weighed by hand: (0.6 * 4 + 1 * 4 + 0 * 2) / 10 and so on.
+    assert lines[4:] == [["weighted", "0.640", "0.700", "0.667", "10"], ["accuracy", "0.700"]]

@@ -31,9 +31,9 @@ def scorer(spark: SparkSession) -> Scorer:
     return Scorer(to_onnx(pipeline.build().fit(accepted.coalesce(1))).SerializeToString())
 
 
-def birds(**changed: list[Any]) -> pd.DataFrame:
+def birds(**changed: Any) -> pd.DataFrame:
     """A Gentoo, an Adelie and a Chinstrap, with some columns changed."""
-    columns: dict[str, list[Any]] = {
+    columns: dict[str, Any] = {
         "Island": ["Biscoe", "Torgersen", "Dream"],
         "CulmenLength": [48.7, 39.1, 50.5],
         "CulmenDepth": [14.1, 18.7, 19.6],
@@ -184,7 +184,7 @@ def test_a_whole_column_of_truth_values_is_no_number(scorer: Scorer) -> None:
 
 def test_a_whole_number_too_large_for_a_double_is_told(scorer: Scorer) -> None:
     # JSON has no limit, and Python reads 1 followed by 400 zeros as a whole number.
-    sentence = refusal(scorer, birds(BodyMass=[4450, 10**400, 3750]))
+    sentence = refusal(scorer, birds(BodyMass=pd.Series([4450, 10**400, 3750], dtype=object)))
     assert sentence.startswith("BodyMass in row 2 of 3 is 1000")
     assert sentence.endswith("...: it must be a finite number.")
 
