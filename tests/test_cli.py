@@ -123,13 +123,14 @@ def test_a_bad_value_is_told_before_anything_starts(args: list[str], sentence: s
     assert list(tmp_path.iterdir()) == []
 
 
-def test_data_that_isnt_there_is_one_sentence_and_makes_no_store(tmp_path: Path) -> None:
+def test_data_that_isnt_there_is_one_sentence_and_makes_no_run(tmp_path: Path) -> None:
     result = penguins("train", "--data", "nowhere.csv", cwd=tmp_path)
     assert (result.returncode, result.stdout) == (1, "")
     assert result.stderr.splitlines()[-1] == (
         "Error: nowhere.csv doesn't exist: give a .csv or .parquet file, a folder of them, or a table."
     )
-    assert list(tmp_path.iterdir()) == []
+    assert not (tmp_path / "mlruns").exists()
+    assert Tracking.local(tmp_path).client().search_experiments(filter_string="name = 'penguins'") == []
 
 
 def test_verbose_shows_spark_and_the_traceback(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import logging
 import os
 import sys
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -140,13 +141,16 @@ def train(
     if save_to is not None and save_to.exists():
         raise ModelError(f"{save_to} exists already: give a path that doesn't, or remove it first.")
     from penguins import flavor, show, train
+    from penguins.data import is_small
     from penguins.session import running_session
     from penguins.tracking import Tracking
 
     with show.progress(("Starting Spark", *train.SOURCE_STEPS, *train.STEPS)) as report:
         report("Starting Spark")
-        with running_session(verbose=_is_verbose()) as spark:
-            Tracking.from_environment(tracking_uri).activate()
+        store = Tracking.from_environment(tracking_uri)
+        warm_up = partial(train.warm_up, store)
+        with running_session(verbose=_is_verbose(), brief=is_small(data), meanwhile=warm_up) as spark:
+            store.activate()
             register = None if no_register else register_as
             trained = train.train_from_source(spark, data, parameters, register_as=register, report=report, **options)
             if save_to is not None:

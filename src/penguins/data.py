@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, TypeVar
 
 from penguins.errors import DataError, ParameterError, first_sentence
 
 if TYPE_CHECKING:
-    from pyspark.sql import Column, DataFrame, SparkSession
+    from pyspark.sql import Column, DataFrame, Row, SparkSession
 
 T = TypeVar("T")
 
@@ -21,6 +22,9 @@ CORRUPT_RECORD = "_corrupt_record"
 """Spark's own name for the column that keeps the text of a CSV line that doesn't fit the schema."""
 
 REASONS = "reasons"
+
+SMALL = 16 * 2**20
+"""Bytes; about half a million birds as CSV."""
 
 
 @dataclass(frozen=True)
@@ -185,9 +189,13 @@ def split(
 
 @dataclass(frozen=True)
 class Profile:
-    """What a set of accepted rows holds: rows per class name, and a digest that no order of the rows changes."""
+    """What a set of accepted rows holds: rows per class name, the values of each categorical column, and a digest.
+
+    The digest stands for all the rows' values, in whatever order the rows come.
+    """
 
     classes: dict[str, int]
+    categories: dict[str, frozenset[str]]
     digest: str
 
     @property
@@ -196,25 +204,38 @@ class Profile:
         return sum(self.classes.values())
 
 
-def profile(df: DataFrame, spec: Spec = PENGUINS) -> Profile:
-    """Count the rows of each class and take the digest of all rows' values, in one Spark job."""
+def profiles(sets: Mapping[str, DataFrame], spec: Spec = PENGUINS) -> dict[str, Profile]:
+    """Describe several sets of accepted rows by name, in one Spark job."""
     from pyspark.sql import functions as F
 
+    named = (rows.select(F.lit(name).alias("set"), *spec.columns) for name, rows in sets.items())
     # Sums of the two halves of each row's hash: the order of rows doesn't matter, and doubles don't cancel out.
     row_hash = F.xxhash64(*spec.columns)
     found = (
-        df.groupBy(spec.label)
+        reduce(lambda above, below: above.unionByName(below), named)
+        .groupBy("set", spec.label)
         .agg(
             F.count("*").alias("rows"),
             F.sum(F.shiftright(row_hash, 32)).alias("high"),
             F.sum(row_hash.bitwiseAND(F.lit(0xFFFFFFFF))).alias("low"),
+            *(F.collect_set(name).alias(name) for name in spec.categorical),
         )
         .collect()
     )
-    total = [sum(row[name] for row in found) for name in ("rows", "high", "low")]
-    counts = {row[spec.label]: row["rows"] for row in found}
+    return {name: _profile([row for row in found if row["set"] == name], spec) for name in sets}
+
+
+def profile(df: DataFrame, spec: Spec = PENGUINS) -> Profile:
+    """Describe one set of accepted rows, in one Spark job."""
+    return profiles({"": df}, spec)[""]
+
+
+def _profile(groups: list[Row], spec: Spec) -> Profile:
+    total = [sum(group[name] for group in groups) for name in ("rows", "high", "low")]
+    counts = {group[spec.label]: group["rows"] for group in groups}
     return Profile(
         classes={name: counts.get(code, 0) for code, name in enumerate(spec.classes)},
+        categories={name: frozenset(value for group in groups for value in group[name]) for name in spec.categorical},
         digest=hashlib.sha256(repr(total).encode()).hexdigest()[:16],
     )
 
@@ -235,6 +256,12 @@ def require_columns(df: DataFrame, columns: tuple[str, ...], what: str) -> None:
         raise DataError(f"{what} lacks {_columns(missing)}; it has {_listed(df.columns)}.")
 
 
+def is_small(source: str | Path) -> bool:
+    """Whether `source` is a file on this machine that Spark reads in a moment."""
+    path = Path(located(source).removeprefix("file:"))
+    return path.is_file() and path.stat().st_size < SMALL
+
+
 def _is_path(source: str) -> bool:
     return bool(re.search(r"[/\\:]|\.(csv|parquet)(\.\w+)?$", source))
 
@@ -246,7 +273,13 @@ def _literal(source: str) -> str:
 
 def _file_format(spark: SparkSession, source: str) -> str:
     """Which of the two formats the file, or every file of the folder, has; Spark lists, so that any URI works."""
-    files = told(lambda: spark.read.format("binaryFile").load(_literal(source)).inputFiles(), source)
+    # Of a file on this machine, the name says it all.
+    is_here = Path(source.removeprefix("file:")).is_file()
+    files = (
+        [source]
+        if is_here
+        else told(lambda: spark.read.format("binaryFile").load(_literal(source)).inputFiles(), source)
+    )
     if not files:
         raise DataError(f"{source} holds no files: give a CSV or Parquet file, a folder of them, or a table.")
     plain = (re.sub(r"\.(gz|bz2|zst|snappy|lz4|deflate)$", "", name.lower()) for name in files)

@@ -149,20 +149,24 @@ def infer_signature(onnx_model: ModelProto, input_example: pd.DataFrame) -> Mode
         return infer(input_example, answers)
 
 
-def largest_difference(scored: DataFrame, onnx_model: ModelProto, spec: Spec) -> float:
-    """The largest difference between Spark's probabilities in `scored` and the twin's, on at most PARITY_ROWS rows.
-
-    `scored` is what the Spark model's `transform` gives. Raises ModelError when a prediction differs, or a
-    probability by more than PARITY_TOLERANCE.
-    """
-    import numpy as np
+def collect_sample(scored: DataFrame, spec: Spec = PENGUINS) -> pd.DataFrame:
+    """At most PARITY_ROWS of the rows that the Spark model scored: the features, `prediction` and `probability`."""
     from pyspark.ml.functions import vector_to_array
     from pyspark.sql import functions as F
 
+    probability = vector_to_array(F.col("probability")).alias("probability")
+    return scored.select(*spec.features, "prediction", probability).limit(PARITY_ROWS).toPandas()
+
+
+def largest_difference(sample: pd.DataFrame, onnx_model: ModelProto, spec: Spec = PENGUINS) -> float:
+    """The largest difference between Spark's probabilities in a collected sample and the twin's.
+
+    Raises ModelError when a prediction differs, or a probability by more than PARITY_TOLERANCE.
+    """
+    import numpy as np
+
     from penguins.scorer import Scorer
 
-    probability = vector_to_array(F.col("probability")).alias("probability")
-    sample = scored.select(*spec.features, "prediction", probability).limit(PARITY_ROWS).toPandas()
     answers = Scorer(onnx_model.SerializeToString()).predict(sample)
     ours = answers[[f"probability_{name}" for name in spec.classes]].to_numpy()
     difference = float(np.abs(ours - np.stack(sample["probability"].tolist())).max())

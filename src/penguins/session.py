@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,9 +20,10 @@ if TYPE_CHECKING:
 LOG4J = Path(__file__).with_name("log4j2.properties")
 
 
-def spark_session(*, verbose: bool = False) -> SparkSession:
+def spark_session(*, verbose: bool = False, brief: bool = False) -> SparkSession:
     """The Spark session to work with: the one that is there (as on Databricks), or a new one on this machine.
 
+    `brief` tunes a new JVM to be quick at once instead of fast in the long run, for little data.
     `SPARK_REMOTE`, `MASTER` and `SPARK_DRIVER_MEMORY` mean what they mean to Spark. Without `verbose` nothing that the
     JVM prints reaches the user, but its last line is told when Spark can't start.
     Raises PenguinsError without pyspark, JavaError without a Java that works.
@@ -33,21 +35,25 @@ def spark_session(*, verbose: bool = False) -> SparkSession:
     if (active := SparkSession.getActiveSession()) is not None:
         return active
     if not (os.environ.get("SPARK_REMOTE") or os.environ.get("DATABRICKS_RUNTIME_VERSION")):
-        _start_local_spark(verbose)
+        _start_local_spark(verbose, brief)
     return SparkSession.builder.appName("penguins").getOrCreate()
 
 
 @contextmanager
-def running_session(*, verbose: bool = False) -> Iterator[SparkSession]:
-    """A Spark session for the `with` block, stopped afterwards."""
-    spark = spark_session(verbose=verbose)
+def running_session(
+    *, verbose: bool = False, brief: bool = False, meanwhile: Callable[[], None] | None = None
+) -> Iterator[SparkSession]:
+    """A Spark session for the `with` block, stopped afterwards; `meanwhile` is called while it starts."""
+    if meanwhile is not None:
+        threading.Thread(target=meanwhile).start()
+    spark = spark_session(verbose=verbose, brief=brief)
     try:
         yield spark
     finally:
         spark.stop()
 
 
-def _start_local_spark(verbose: bool) -> None:
+def _start_local_spark(verbose: bool, brief: bool) -> None:
     """Start a JVM and a Spark context on this machine; the session builder then finds them."""
     from pyspark import SparkConf, SparkContext
     from pyspark.errors import PySparkException
@@ -57,7 +63,7 @@ def _start_local_spark(verbose: bool) -> None:
         os.environ["JAVA_HOME"] = home
     # Spark's Python workers would otherwise be whatever `python3` the PATH finds.
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
-    conf = SparkConf().setAll(list(_settings(verbose).items())).setMaster(os.environ.get("MASTER", "local[*]"))
+    conf = SparkConf().setAll(list(_settings(verbose, brief).items())).setMaster(os.environ.get("MASTER", "local[*]"))
     with tempfile.TemporaryFile("w+") as said:
         try:
             # A JVM that Spark has started once in this process serves every later session.
@@ -73,7 +79,7 @@ def _start_local_spark(verbose: bool) -> None:
             raise JavaError(f"Spark can't start: {last_line}") from error
 
 
-def _settings(verbose: bool) -> dict[str, str]:
+def _settings(verbose: bool, brief: bool) -> dict[str, str]:
     """For one machine: no web page, as many shuffle partitions as cores, times that mean the same everywhere."""
     cores = os.cpu_count() or 1
     settings = {
@@ -86,8 +92,10 @@ def _settings(verbose: bool) -> dict[str, str]:
     }
     if "SPARK_DRIVER_MEMORY" not in os.environ:
         settings["spark.driver.memory"] = f"{_driver_memory()}g"
-    if not verbose:
-        settings["spark.driver.extraJavaOptions"] = f"-Dlog4j2.configurationFile={LOG4J.as_uri()}"
+    options = [] if verbose else [f"-Dlog4j2.configurationFile={LOG4J.as_uri()}"]
+    # The second compiler and the parallel collector earn back what they cost only in minutes of work.
+    options += ["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC"] if brief else []
+    settings["spark.driver.extraJavaOptions"] = " ".join(options)
     return settings
 
 

@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -17,13 +18,13 @@ from penguins import __version__, data, evaluate, export, flavor, pipeline, plot
 from penguins.config import Report, TrainingParameters, silent
 from penguins.data import PENGUINS, Profile, Spec
 from penguins.errors import DataError, first_sentence
+from penguins.tracking import Tracking
 
 if TYPE_CHECKING:
     import mlflow
     from mlflow.models.signature import ModelSignature
     from pyspark.ml import PipelineModel
     from pyspark.ml.classification import LogisticRegression, LogisticRegressionModel
-    from pyspark.ml.feature import StringIndexerModel
     from pyspark.sql import DataFrame, SparkSession
 
 EXAMPLE_ROWS = 5
@@ -57,6 +58,17 @@ class TrainedModel:
     model: PipelineModel = field(repr=False)
     input_example: Any = field(repr=False)
     """A pandas DataFrame of a few test rows, feature columns only."""
+
+
+def warm_up(store: Tracking) -> None:
+    """Import what training needs beside Spark, and open the store: seconds that can pass while a JVM starts.
+
+    What goes wrong here goes wrong again, and is told, where it is needed.
+    """
+    with suppress(Exception):
+        for module in ("mlflow.spark", "mlflow.onnx", "mlflow.pyspark.ml", "matplotlib.figure", "sklearn.metrics"):
+            import_module(module)
+        store.client().search_experiments(max_results=1)
 
 
 def train_from_source(
@@ -143,8 +155,8 @@ def train_model(
     data.require_columns(training, spec.columns, "The training set")
     data.require_columns(test, spec.columns, "The test set")
     report(STEPS[0])
-    profiles = {"training": data.profile(training, spec), "test": data.profile(test, spec)}
-    _require_classes(profiles)
+    profiles = data.profiles({"training": training, "test": test}, spec)
+    _require_trainable(profiles)
     rows = {name: profile.rows for name, profile in profiles.items()}
     rows |= {"read": sum(rows.values()) + quarantined, "quarantined": quarantined}
 
@@ -154,7 +166,6 @@ def train_model(
         _log_inputs(profiles, source)
         report(STEPS[1])
         features = pipeline.fit_features(training, spec)
-        _require_known_categories(features, test, spec)
         report(STEPS[2])
         regression = pipeline.regression_of(
             spec, max_iter=max_iter, reg_param=reg_param, elastic_net_param=elastic_net_param
@@ -166,11 +177,12 @@ def train_model(
         confusion = evaluate.confusion(scored, spec)
         onnx_model = export.to_onnx(model, spec)
         metrics = evaluate.metrics(confusion)
-        metrics["parityMaxDifference"] = flavor.largest_difference(scored, onnx_model, spec)
+        sample = flavor.collect_sample(scored, spec)
+        metrics["parityMaxDifference"] = flavor.largest_difference(sample, onnx_model, spec)
         report(STEPS[4])
         mlflow.log_metrics({**metrics, **{f"rows_{name}": count for name, count in rows.items()}})
         _log_artifacts(model, confusion, spec, dict(reasons or {}))
-        example = test.select(*spec.features).limit(EXAMPLE_ROWS).toPandas()
+        example = sample[list(spec.features)].head(EXAMPLE_ROWS)
         signature = signature or flavor.infer_signature(onnx_model, example)
         logged = flavor.log(model, onnx_model, signature, example)
         version = None
@@ -197,31 +209,22 @@ def train_model(
     )
 
 
-def _require_classes(profiles: Mapping[str, Profile]) -> None:
+def _require_trainable(profiles: Mapping[str, Profile]) -> None:
     for name, profile in profiles.items():
         if profile.rows == 0:
             raise DataError(f"The {name} set is empty: it needs rows of every class.")
-    classes = profiles["training"].classes
-    if missing := [name for name, count in classes.items() if count == 0]:
-        counts = ", ".join(f"{count} {name}" for name, count in classes.items())
+    training, test = profiles["training"], profiles["test"]
+    if missing := [name for name, count in training.classes.items() if count == 0]:
+        counts = ", ".join(f"{count} {name}" for name, count in training.classes.items())
         raise DataError(
             f"The training set has no {', '.join(missing)}: it needs rows of every class, but has {counts}."
         )
-
-
-def _require_known_categories(features: PipelineModel, test: DataFrame, spec: Spec) -> None:
-    """MLlib would fail in the middle of the evaluation on a test category that no training row has."""
-    from pyspark.sql import functions as F
-
-    if not spec.categorical:
-        return
-    [found] = test.agg(*(F.collect_set(name).alias(name) for name in spec.categorical)).collect()
-    for name, indexer in zip(spec.categorical, features.stages, strict=False):
-        known = cast("StringIndexerModel", indexer).labels
-        if unseen := sorted(set(found[name]) - set(known)):
+    # MLlib would fail on such a row in the middle of the evaluation.
+    for name, known in training.categories.items():
+        if unseen := test.categories[name] - known:
             raise DataError(
-                f"{name} is {', '.join(unseen)} in the test set, but only {', '.join(known)} in the training set: "
-                "give more rows, another seed, or a smaller test fraction."
+                f"{name} is {', '.join(sorted(unseen))} in the test set, but only {', '.join(sorted(known))} in the "
+                "training set: give more rows, another seed, or a smaller test fraction."
             )
 
 
