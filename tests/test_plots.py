@@ -17,7 +17,7 @@ CONFUSION = Confusion(("Adelie", "Gentoo", "Chinstrap"), np.array([[40, 0, 2], [
 
 def test_the_confusion_matrix_shows_every_count_and_names_both_axes() -> None:
     [axes] = plots.confusion_matrix(CONFUSION).axes
-    assert [text.get_text() for text in axes.texts] == ["40", "0", "2", "0", "35", "0", "1", "0", "1022"]
+    assert [text.get_text() for text in axes.texts] == ["40", "0", "2", "0", "35", "0", "1", "0", "1,022"]
     assert [label.get_text() for label in axes.get_xticklabels()] == ["Adelie", "Gentoo", "Chinstrap"]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["Adelie", "Gentoo", "Chinstrap"]
     assert (axes.get_xlabel(), axes.get_ylabel(), axes.get_title()) == ("predicted", "true", "1,100 test rows")

@@ -1,128 +1,47 @@
-"""Observations: what they look like, reading them, setting bad rows aside, splitting them."""
+"""Observations: setting bad rows aside, splitting the rest, describing them.
+
+`read` and the spec of a table have modules of their own, and are at hand here as well.
+"""
 
 from __future__ import annotations
 
+import csv
 import hashlib
-import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import os
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import reduce
-from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from penguins.errors import DataError, ParameterError, first_sentence
+from penguins.errors import DataError
+from penguins.source import HEADER, columns_named, is_small, located, read, require_columns, told
+from penguins.spec import PENGUINS, Numeric, Spec
 
 if TYPE_CHECKING:
-    from pyspark.sql import Column, DataFrame, Row, SparkSession
+    from pyspark.sql import Column, DataFrame, Row
 
-T = TypeVar("T")
-
-CORRUPT_RECORD = "_corrupt_record"
-"""Spark's own name for the column that keeps the text of a CSV line that doesn't fit the schema."""
+__all__ = [
+    "PENGUINS",
+    "Numeric",
+    "Profile",
+    "Spec",
+    "cached",
+    "check",
+    "count_reasons",
+    "is_small",
+    "located",
+    "profile",
+    "profiles",
+    "read",
+    "require_columns",
+    "split",
+    "told",
+    "write_reasons",
+]
 
 REASONS = "reasons"
-
-SMALL = 16 * 2**20
-"""Bytes; about half a million birds as CSV."""
-
-
-@dataclass(frozen=True)
-class Numeric:
-    """A numeric column: its name, its unit, and the range (inclusive) outside of which a value is a mistake."""
-
-    name: str
-    unit: str
-    minimum: float
-    maximum: float
-
-    def __post_init__(self) -> None:
-        if not self.minimum < self.maximum:
-            raise ParameterError(f"The range of {self.name} is {self.minimum} to {self.maximum}: it must go upwards.")
-
-
-@dataclass(frozen=True)
-class Spec:
-    """What a table of observations looks like; every function here takes one and defaults to PENGUINS.
-
-    `classes` are the names of the label's codes: code 0 is the first name, code 1 the second, and so on.
-    Raises ParameterError for fewer than two classes, no numeric column, or a name that stands twice.
-    """
-
-    categorical: tuple[str, ...]
-    numeric: tuple[Numeric, ...]
-    label: str
-    classes: tuple[str, ...]
-
-    def __post_init__(self) -> None:
-        if len(self.classes) < 2:
-            raise ParameterError(f"The spec has {len(self.classes)} classes: a classifier needs at least two.")
-        if not self.numeric:
-            raise ParameterError("The spec has no numeric column: it needs at least one.")
-        for names in (self.columns, self.classes):
-            if len({name.lower() for name in names}) < len(names):
-                raise ParameterError(f"Every name in a spec must be its own, but one stands twice in {_listed(names)}.")
-        if strange := [name for name in self.columns if re.search(r"[.`]", name)]:
-            raise ParameterError(f"Spark reads a dot or backtick as syntax: give {_listed(strange)} another name.")
-        if self.name_column == "prediction":
-            raise ParameterError(f"The label can't be called {self.label}: an answer's class code has that name.")
-
-    @property
-    def features(self) -> tuple[str, ...]:
-        """The columns a model is asked with: the categorical ones, then the numeric ones."""
-        return (*self.categorical, *(numeric.name for numeric in self.numeric))
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """The feature columns and the label."""
-        return (*self.features, self.label)
-
-    @property
-    def name_column(self) -> str:
-        """Where an answer holds the name of the predicted class: the label in lower case, `species` for PENGUINS."""
-        return self.label.lower()
-
-
-# A value below half of the smallest bird's, or above one and a half times the largest one's, is taken for a mistake.
-PENGUINS = Spec(
-    categorical=("Island",),
-    numeric=(
-        Numeric("CulmenLength", "mm", 16, 90),
-        Numeric("CulmenDepth", "mm", 6.5, 32.5),
-        Numeric("FlipperLength", "mm", 86, 347),
-        Numeric("BodyMass", "g", 1350, 9450),
-    ),
-    label="Species",
-    classes=("Adelie", "Gentoo", "Chinstrap"),
-)
-
-
-def read(spark: SparkSession, source: str | Path, spec: Spec = PENGUINS) -> DataFrame:
-    """Read observations from a CSV or Parquet file, a folder of either, a URI or Volumes path, or a table by name.
-
-    Returns the columns as the source has them; of a CSV, the spec's columns with declared types (text for
-    categories, double for numbers and the label), any other column as text, and `_corrupt_record` with the
-    whole line where something didn't fit. Raises DataError when there is nothing to read or a column is missing.
-    """
-    source = located(source)
-    if not _is_path(source):
-        df = _read_table(spark, source)
-    elif _file_format(spark, source) == "csv":
-        return _read_csv(spark, source, spec)
-    else:
-        df = told(lambda: spark.read.parquet(_literal(source)), source)
-    require_columns(df, spec.columns, source)
-    return df
-
-
-def located(source: str | Path) -> str:
-    """Where to read from: a relative path to something that is there becomes absolute, all else stays as it is.
-
-    Spark on a cluster would look for a relative path in its own file system, and a run that logs one can't be repeated.
-    """
-    path = Path(source)
-    is_here = str(source) and not path.is_absolute() and path.exists()
-    return f"file:{path.resolve()}" if is_here else str(source)
 
 
 def check(df: DataFrame, spec: Spec = PENGUINS) -> tuple[DataFrame, DataFrame]:
@@ -136,7 +55,9 @@ def check(df: DataFrame, spec: Spec = PENGUINS) -> tuple[DataFrame, DataFrame]:
     from pyspark.sql import functions as F
 
     _require_types(df, spec)
-    is_broken = F.coalesce(*_reasons(df, spec, {})).isNotNull()
+    corrupt = _corrupt_record(df)
+    rejected = [] if corrupt is None else [F.col(corrupt)]
+    is_broken = F.coalesce(*rejected, *_reasons(df, spec, {})).isNotNull()
     accepted = df.where(~is_broken).select(
         *(F.col(name).cast("string").alias(name) for name in spec.categorical),
         *(_number(df, numeric.name).alias(numeric.name) for numeric in spec.numeric),
@@ -144,7 +65,9 @@ def check(df: DataFrame, spec: Spec = PENGUINS) -> tuple[DataFrame, DataFrame]:
     )
     # Parsing a rejected line again tells text from nothing; it is slow, so only quarantined rows pay for it.
     reasons = F.array_compact(F.array(*_reasons(df, spec, _texts(df))))
-    return accepted, df.where(is_broken).withColumn(REASONS, reasons)
+    # Said where nothing else explains why a line was rejected, as with one field too many.
+    unexplained = F.when(F.size(reasons) == 0, F.array(F.lit("the line does not fit the header"))).otherwise(reasons)
+    return accepted, df.where(is_broken).withColumn(REASONS, unexplained)
 
 
 def count_reasons(quarantined: DataFrame) -> tuple[int, dict[str, int]]:
@@ -159,6 +82,28 @@ def count_reasons(quarantined: DataFrame) -> tuple[int, dict[str, int]]:
         for reason in reasons:
             counts[reason] = counts.get(reason, 0) + count
     return rows, dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+
+
+def write_reasons(quarantined: DataFrame, target: Path) -> None:
+    """Write quarantined rows to a CSV file, row by row, reasons joined by `; `, and put only a whole file in place.
+
+    Raises DataError when there is something at `target` already.
+    """
+    if target.exists():
+        raise DataError(f"{target} exists already: give another path for the quarantined rows, or remove it first.")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    beside = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        with beside.open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(quarantined.columns)
+            for row in quarantined.toLocalIterator():
+                writer.writerow(
+                    ["; ".join(value) if name == REASONS else value for name, value in row.asDict().items()]
+                )
+        beside.replace(target)
+    finally:
+        beside.unlink(missing_ok=True)
 
 
 def split(
@@ -250,118 +195,6 @@ def cached(df: DataFrame) -> Iterator[DataFrame]:
         df.unpersist()
 
 
-def require_columns(df: DataFrame, columns: tuple[str, ...], what: str) -> None:
-    """Raise DataError that names every one of `columns` that `df`, described by `what`, doesn't have."""
-    if missing := [name for name in columns if name not in df.columns]:
-        raise DataError(f"{what} lacks {_columns(missing)}; it has {_listed(df.columns)}.")
-
-
-def is_small(source: str | Path) -> bool:
-    """Whether `source` is a file on this machine that Spark reads in a moment."""
-    path = Path(located(source).removeprefix("file:"))
-    return path.is_file() and path.stat().st_size < SMALL
-
-
-def _is_path(source: str) -> bool:
-    return bool(re.search(r"[/\\:]|\.(csv|parquet)(\.\w+)?$", source))
-
-
-def _literal(source: str) -> str:
-    """A path for Spark, which would take `[`, `{`, `*` and `?` in the name of a file that is there for a pattern."""
-    return re.sub(r"([\[\]{}*?\\])", r"\\\1", source) if Path(source.removeprefix("file:")).exists() else source
-
-
-def _file_format(spark: SparkSession, source: str) -> str:
-    """Which of the two formats the file, or every file of the folder, has; Spark lists, so that any URI works."""
-    # Of a file on this machine, the name says it all.
-    is_here = Path(source.removeprefix("file:")).is_file()
-    files = (
-        [source]
-        if is_here
-        else told(lambda: spark.read.format("binaryFile").load(_literal(source)).inputFiles(), source)
-    )
-    if not files:
-        raise DataError(f"{source} holds no files: give a CSV or Parquet file, a folder of them, or a table.")
-    plain = (re.sub(r"\.(gz|bz2|zst|snappy|lz4|deflate)$", "", name.lower()) for name in files)
-    found = {PurePosixPath(name).suffix for name in plain}
-    if found not in ({".csv"}, {".parquet"}):
-        kinds = _listed(sorted(suffix or "a file without a suffix" for suffix in found))
-        raise DataError(f"{source} can't be read as {kinds}: it must be .csv or .parquet, or a folder of one of them.")
-    return found.pop().removeprefix(".")
-
-
-def _read_table(spark: SparkSession, name: str) -> DataFrame:
-    if not re.fullmatch(r"[\w`-]+(\.[\w`-]+){0,2}", name):
-        raise DataError(
-            f"{name!r} is neither a file nor a table: give a .csv or .parquet path, or [catalog.][schema.]table."
-        )
-    return told(lambda: spark.read.table(name), name)
-
-
-def _read_csv(spark: SparkSession, source: str, spec: Spec) -> DataFrame:
-    from pyspark.sql.types import DoubleType, StringType, StructField, StructType
-
-    reader = spark.read.options(
-        header=True,
-        mode="PERMISSIVE",
-        # A quote within quotes is written twice, as RFC 4180 has it and pandas and Excel write it.
-        escape='"',
-        ignoreLeadingWhiteSpace=True,
-        ignoreTrailingWhiteSpace=True,
-    )
-    header = told(lambda: reader.csv(_literal(source)).columns, source)
-    if not header:
-        raise DataError(f"{source} is empty: its first line must be a header with {_listed(spec.columns)}.")
-    missing = [name for name in spec.columns if name not in header]
-    if len(missing) == len(spec.columns):
-        raise DataError(
-            f"{source} has no header: its first line must name {_listed(spec.columns)}, but reads {','.join(header)!r}."
-        )
-    if missing:
-        raise DataError(f"{source} lacks {_columns(missing)}; its header has {_listed(header)}.")
-    numbers = {numeric.name for numeric in spec.numeric} | {spec.label}
-    fields = [StructField(name, DoubleType() if name in numbers else StringType()) for name in header]
-    # The header travels as metadata, so that `check` can read a rejected line again whatever happens to the columns.
-    name = CORRUPT_RECORD
-    while name in header:  # as in a quarantine file that was corrected and comes back
-        name += "_"
-    corrupt = StructField(name, StringType(), metadata={"header": header})
-    return (
-        reader.schema(StructType([*fields, corrupt]))
-        .options(
-            columnNameOfCorruptRecord=name,
-            # Spark then compares the header of every file in a folder with the first one's, instead of trusting it.
-            enforceSchema=False,
-            # Spark would otherwise not look at columns that a query doesn't use, and find a line bad in one query only.
-            columnPruning=False,
-        )
-        .csv(_literal(source))
-    )
-
-
-def told(attempt: Callable[[], T], source: str) -> T:
-    """Run `attempt`, and turn Spark's account of a failure into one sentence about `source`."""
-    from py4j.protocol import Py4JJavaError
-    from pyspark.errors import PySparkException
-
-    try:
-        return attempt()
-    except Py4JJavaError as error:
-        cause = error.java_exception
-        while cause.getCause() is not None:
-            cause = cause.getCause()
-        raise DataError(f"{source} can't be read: {cause.getMessage()}") from error
-    except PySparkException as error:
-        condition = error.getCondition() or ""
-        if condition == "PATH_NOT_FOUND":
-            raise DataError(
-                f"{source} doesn't exist: give a .csv or .parquet file, a folder of them, or a table."
-            ) from error
-        if condition == "TABLE_OR_VIEW_NOT_FOUND":
-            raise DataError(f"The table {source} doesn't exist, and no file of that name does either.") from error
-        raise DataError(f"{source} can't be read: {first_sentence(error)}") from error
-
-
 def _require_types(df: DataFrame, spec: Spec) -> None:
     from pyspark.sql.types import AtomicType, BinaryType, BooleanType, NumericType, StringType
 
@@ -369,7 +202,7 @@ def _require_types(df: DataFrame, spec: Spec) -> None:
     # Spark doesn't tell `Island` from `island`, and would not know which one is meant.
     names = [name.lower() for name in df.columns]
     if twice := [name for name in spec.columns if names.count(name.lower()) > 1]:
-        raise DataError(f"The data has {_columns(twice)} more than once, apart from upper and lower case.")
+        raise DataError(f"The data has {columns_named(twice)} more than once, apart from upper and lower case.")
     number = (NumericType, StringType, BooleanType)
     wrong = [
         f"{name} is {df.schema[name].dataType.simpleString()}"
@@ -395,7 +228,7 @@ def _texts(df: DataFrame) -> dict[str, Column]:
     corrupt = _corrupt_record(df)
     if corrupt is None:
         return {}
-    header = df.schema[corrupt].metadata["header"]
+    header = df.schema[corrupt].metadata[HEADER]
     # Numbered fields, because a header may hold any text and from_csv takes its schema as DDL.
     schema = ", ".join(f"c{place} string" for place in range(len(header)))
     written = F.from_csv(F.col(corrupt), schema, {"escape": '"'})
@@ -404,18 +237,21 @@ def _texts(df: DataFrame) -> dict[str, Column]:
 
 def _corrupt_record(df: DataFrame) -> str | None:
     """The column in which `read` kept lines that didn't fit; None where the rows come from elsewhere."""
-    return next((field.name for field in df.schema if "header" in field.metadata), None)
+    return next((field.name for field in df.schema if HEADER in field.metadata), None)
 
 
 def _reasons(df: DataFrame, spec: Spec, texts: dict[str, Column]) -> list[Column]:
     """One text column per rule set, null where the row keeps it; `texts` holds what was written before parsing."""
     from pyspark.sql import functions as F
-
-    nothing = F.lit(None).cast("string")
+    from pyspark.sql.types import StringType
 
     def missing(name: str) -> Column:
-        given = F.coalesce(F.col(name).cast("string"), texts.get(name, nothing))
-        return given.isNull() | (F.trim(given) == "")
+        gap = F.col(name).isNull()
+        if name in texts:
+            gap = gap & (texts[name].isNull() | (F.trim(texts[name]) == ""))
+        # Only text can be blank; turning every number into text to look would be the dearest part of the check.
+        is_text = isinstance(df.schema[name].dataType, StringType)
+        return gap | (F.trim(F.col(name)) == "") if is_text else gap
 
     def not_finite(value: Column) -> Column:
         return F.isnan(value) | (F.abs(value) == float("inf"))
@@ -440,19 +276,7 @@ def _reasons(df: DataFrame, spec: Spec, texts: dict[str, Column]) -> list[Column
             ~F.coalesce(known, F.lit(False)), f"{spec.label} is not a class code (0 to {len(spec.classes) - 1})"
         )
     )
-    if (corrupt := _corrupt_record(df)) is not None:
-        # Only said where nothing else explains why the line didn't fit, as with one field too many.
-        unexplained = F.coalesce(*reasons).isNull() & F.col(corrupt).isNotNull()
-        reasons.append(F.when(unexplained, "the line does not fit the header"))
     return reasons
-
-
-def _listed(names: Iterable[str]) -> str:
-    return ", ".join(names)
-
-
-def _columns(names: list[str]) -> str:
-    return f"the column{'s' if len(names) > 1 else ''} {_listed(names)}"
 
 
 def _counted(classes: dict[str, int]) -> str:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from penguins.data import PENGUINS, Spec
 from penguins.errors import DataError
+from penguins.spec import PENGUINS, Spec
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -26,11 +26,6 @@ class Confusion:
     def rows(self) -> int:
         """The number of rows that were predicted."""
         return int(self.counts.sum())
-
-    def as_weighted_rows(self) -> dict[str, Any]:
-        """The counts as scikit-learn's metrics take them: one row per cell, weighted by its count."""
-        truth, predicted = np.indices(self.counts.shape).reshape(2, -1)
-        return {"y_true": truth, "y_pred": predicted, "sample_weight": self.counts.ravel()}
 
 
 def confusion(predictions: DataFrame, spec: Spec = PENGUINS) -> Confusion:
@@ -53,17 +48,16 @@ def metrics(confusion: Confusion) -> dict[str, float]:
     All from 0 to 1. As MulticlassClassificationEvaluator has it, the weighted ones weigh each class by its true
     rows, and a class that is never predicted has precision 0.
     """
-    from sklearn.metrics import precision_recall_fscore_support
-
-    weighted_rows = confusion.as_weighted_rows()
-    labels = range(len(confusion.classes))
-    precision, recall, f_measure, _ = precision_recall_fscore_support(**weighted_rows, labels=labels, zero_division=0)
-    share = confusion.counts.sum(axis=1) / confusion.rows
+    right = np.diag(confusion.counts)
+    true, predicted = confusion.counts.sum(axis=1), confusion.counts.sum(axis=0)
+    precision, recall = _share(right, predicted), _share(right, true)
+    f_measure = _share(2 * precision * recall, precision + recall)
+    weight = true / confusion.rows
     measures = {
-        "accuracy": np.trace(confusion.counts) / confusion.rows,
-        "weightedPrecision": precision @ share,
-        "weightedRecall": recall @ share,
-        "weightedFMeasure": f_measure @ share,
+        "accuracy": right.sum() / confusion.rows,
+        "weightedPrecision": precision @ weight,
+        "weightedRecall": recall @ weight,
+        "weightedFMeasure": f_measure @ weight,
     }
     for place, name in enumerate(confusion.classes):
         measures[f"precision_{name}"] = precision[place]
@@ -86,3 +80,10 @@ def report(confusion: Confusion) -> str:
     table = pd.DataFrame(rows, index=[*confusion.classes, "weighted"])
     table["rows"] = [*confusion.counts.sum(axis=1), confusion.rows]
     return f"{table.to_string(float_format='{:.3f}'.format)}\n\naccuracy {measures['accuracy']:.3f}\n"
+
+
+def _share(part: npt.NDArray[Any], whole: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    """The quotient, and 0 where there is nothing to divide by."""
+    quotient = np.zeros(len(part))
+    np.divide(part, whole, out=quotient, where=whole != 0)
+    return quotient

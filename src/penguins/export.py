@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import numpy.typing as npt
 
-from penguins.data import PENGUINS, Spec
 from penguins.errors import ModelError
+from penguins.spec import PENGUINS, Spec
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto

@@ -11,8 +11,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from penguins.data import PENGUINS, Spec
 from penguins.errors import ModelError, first_sentence
+from penguins.spec import PENGUINS, Spec
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -58,12 +58,19 @@ def _candidates() -> list[Path]:
 
 def _major_version(java: Path) -> int | None:
     """17 for a Java 17; None for what isn't there or doesn't run. An old `1.8.0` counts as 1, which is too old too."""
+    release = java.parent.parent / "release"
     try:
-        answer = subprocess.run([java, "-version"], capture_output=True, text=True, timeout=60, check=True)
+        # A JDK says it in a file; asking it means starting a JVM.
+        told = release.read_text() if release.is_file() and java.is_file() else _ask(java)
     except (OSError, subprocess.SubprocessError):
         return None
-    match = re.search(r'version "(\d+)', answer.stderr + answer.stdout)
+    match = re.search(r'(?:JAVA_VERSION=|version )"(\d+)', told)
     return int(match.group(1)) if match else None
+
+
+def _ask(java: Path) -> str:
+    answer = subprocess.run([java, "-version"], capture_output=True, text=True, timeout=60, check=True)
+    return answer.stderr + answer.stdout
 
 
 def _bundled_home() -> str | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from penguins.data import PENGUINS, Spec
+from penguins.spec import PENGUINS, Spec
 
 if TYPE_CHECKING:
     from pyspark.ml import Pipeline, PipelineModel, Transformer

@@ -17,12 +17,17 @@ if TYPE_CHECKING:
 def confusion_matrix(confusion: Confusion) -> Figure:
     """The confusion matrix: true classes down, predicted classes across, row counts in the cells."""
     from matplotlib.figure import Figure
-    from sklearn.metrics import ConfusionMatrixDisplay
 
     figure = Figure(figsize=(5, 4.5), layout="constrained")
     axes = figure.subplots()
-    display = ConfusionMatrixDisplay(confusion.counts, display_labels=confusion.classes)
-    display.plot(ax=axes, cmap="Blues", colorbar=False, values_format="d")
+    axes.imshow(confusion.counts, cmap="Blues")
+    places = range(len(confusion.classes))
+    axes.set_xticks(places, confusion.classes)
+    axes.set_yticks(places, confusion.classes)
+    darkest = confusion.counts.max()
+    for (row, column), count in np.ndenumerate(confusion.counts):
+        ink = "white" if count > darkest / 2 else "black"
+        axes.text(column, row, f"{count:,}", ha="center", va="center", color=ink)
     axes.set(title=f"{confusion.rows:,} test rows", xlabel="predicted", ylabel="true")
     return figure
 

@@ -43,14 +43,25 @@ def spark_session(*, verbose: bool = False, brief: bool = False) -> SparkSession
 def running_session(
     *, verbose: bool = False, brief: bool = False, meanwhile: Callable[[], None] | None = None
 ) -> Iterator[SparkSession]:
-    """A Spark session for the `with` block, stopped afterwards; `meanwhile` is called while it starts."""
+    """A Spark session for the `with` block; `meanwhile` is called while it starts.
+
+    A session made here is stopped afterwards; one that was there, or that Databricks owns, goes on.
+    """
     if meanwhile is not None:
         threading.Thread(target=meanwhile).start()
+    others = _is_running() or "DATABRICKS_RUNTIME_VERSION" in os.environ
     spark = spark_session(verbose=verbose, brief=brief)
     try:
         yield spark
     finally:
-        spark.stop()
+        if not others:
+            spark.stop()
+
+
+def _is_running() -> bool:
+    """Whether there is a session already; without pyspark loaded there can't be one."""
+    sql = sys.modules.get("pyspark.sql")
+    return sql is not None and sql.SparkSession.getActiveSession() is not None
 
 
 def _start_local_spark(verbose: bool, brief: bool) -> None:

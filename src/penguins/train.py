@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import csv
-import json
-import os
-import subprocess
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from penguins import __version__, data, evaluate, export, flavor, pipeline, plots, registry, tracking
+from penguins import data, evaluate, export, flavor, pipeline, record, registry
 from penguins.config import Report, TrainingParameters, silent
-from penguins.data import PENGUINS, Profile, Spec
-from penguins.errors import DataError, first_sentence
+from penguins.data import Profile
+from penguins.errors import DataError
+from penguins.spec import PENGUINS, Spec
 from penguins.tracking import Tracking
 
 if TYPE_CHECKING:
-    import mlflow
     from mlflow.models.signature import ModelSignature
     from pyspark.ml import PipelineModel
     from pyspark.ml.classification import LogisticRegression, LogisticRegressionModel
@@ -66,7 +61,7 @@ def warm_up(store: Tracking) -> None:
     What goes wrong here goes wrong again, and is told, where it is needed.
     """
     with suppress(Exception):
-        for module in ("mlflow.spark", "mlflow.onnx", "mlflow.pyspark.ml", "matplotlib.figure", "sklearn.metrics"):
+        for module in ("mlflow.spark", "mlflow.onnx", "mlflow.pyspark.ml", "matplotlib.figure"):
             import_module(module)
         store.client().search_experiments(max_results=1)
 
@@ -93,7 +88,7 @@ def train_from_source(
         # The first look at every line: a file that turns out to be unreadable does so here.
         set_aside, reasons = data.told(lambda: data.count_reasons(quarantined), str(source))
         if quarantine is not None:
-            _write_quarantine(quarantined, Path(quarantine))
+            data.write_reasons(quarantined, Path(quarantine))
         report(SOURCE_STEPS[1])
         training, test = data.split(accepted, parameters.test_fraction, parameters.seed, spec)
         return train_model(
@@ -148,7 +143,9 @@ def train_model(
     """
     import mlflow
 
-    parameters = TrainingParameters(max_iter, reg_param, elastic_net_param, seed, test_fraction or 0.3)
+    parameters = TrainingParameters(
+        max_iter, reg_param, elastic_net_param, seed, 0.3 if test_fraction is None else test_fraction
+    )
     params = parameters.as_mlflow()
     if test_fraction is None:
         del params["testFraction"]
@@ -160,10 +157,11 @@ def train_model(
     rows = {name: profile.rows for name, profile in profiles.items()}
     rows |= {"read": sum(rows.values()) + quarantined, "quarantined": quarantined}
 
-    with _active_run(experiment, run_name) as run:
+    with record.active_run(experiment, run_name) as run:
         mlflow.log_params(params)
-        mlflow.set_tags({**_versions(), **(tags or {})})
-        _log_inputs(profiles, source)
+        made_by = record.versions()
+        mlflow.set_tags({**made_by, **(tags or {})})
+        record.log_inputs(profiles, source)
         report(STEPS[1])
         features = pipeline.fit_features(training, spec)
         report(STEPS[2])
@@ -181,7 +179,7 @@ def train_model(
         metrics["parityMaxDifference"] = flavor.largest_difference(sample, onnx_model, spec)
         report(STEPS[4])
         mlflow.log_metrics({**metrics, **{f"rows_{name}": count for name, count in rows.items()}})
-        _log_artifacts(model, confusion, spec, dict(reasons or {}))
+        record.log_artifacts(model, confusion, spec, dict(reasons or {}))
         example = sample[list(spec.features)].head(EXAMPLE_ROWS)
         signature = signature or flavor.infer_signature(onnx_model, example)
         logged = flavor.log(model, onnx_model, signature, example)
@@ -190,8 +188,8 @@ def train_model(
             version = registry.register(
                 logged.model_uri,
                 register_as,
-                description=description or _description(metrics, rows, spec),
-                tags={**_version_tags(profiles, metrics), **(tags or {})},
+                description=description or record.description(metrics, rows, spec),
+                tags={**record.version_tags(made_by, profiles, metrics), **(tags or {})},
             )
     return TrainedModel(
         run_id=run.info.run_id,
@@ -240,101 +238,3 @@ def _fit(regression: LogisticRegression, assembled: DataFrame, autolog: bool) ->
         return cast("LogisticRegressionModel", regression.fit(assembled))
     finally:
         mlflow.pyspark.ml.autolog(disable=True, silent=True)
-
-
-@contextmanager
-def _active_run(experiment: str | None, run_name: str | None) -> Iterator[mlflow.ActiveRun]:
-    """The run to log to; a failure within leaves its reason there."""
-    import mlflow
-
-    with ExitStack() as stack:
-        run = mlflow.active_run()
-        if run is None:
-            # A job's run, which MLFLOW_RUN_ID names, is in an experiment already.
-            is_job = "MLFLOW_RUN_ID" in os.environ
-            where = None if experiment is None or is_job else tracking.experiment_id(experiment)
-            run = stack.enter_context(mlflow.start_run(run_name=run_name, experiment_id=where))
-        try:
-            yield run
-        except BaseException as error:
-            # What went wrong is worth more than that the reason couldn't be kept.
-            with suppress(Exception):
-                mlflow.set_tag("failure", first_sentence(error))
-            raise
-
-
-def _versions() -> dict[str, str]:
-    """The package's version, and the commit of the folder we run in (`-dirty` with changes on top), if it has one."""
-    versions = {"penguins.version": __version__}
-    with suppress(OSError, subprocess.SubprocessError):
-        described = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
-            capture_output=True,
-            text=True,
-            timeout=10,
-            check=True,
-        )
-        versions["git.version"] = described.stdout.strip()
-    return versions
-
-
-def _log_inputs(profiles: Mapping[str, Profile], source: str | None) -> None:
-    import mlflow
-    from mlflow.data.code_dataset_source import CodeDatasetSource
-    from mlflow.data.meta_dataset import MetaDataset
-    from mlflow.data.spark_dataset_source import SparkDatasetSource
-
-    origin = SparkDatasetSource(path=source) if source else CodeDatasetSource(tags={})
-    mlflow.log_inputs(
-        datasets=[
-            # MLflow leaves a property abstract here that it never calls.
-            MetaDataset(origin, name=name, digest=profile.digest)  # type: ignore[abstract]
-            for name, profile in profiles.items()
-        ],
-        contexts=list(profiles),
-        tags_list=[{"rows": str(profile.rows)} for profile in profiles.values()],
-    )
-
-
-def _log_artifacts(model: PipelineModel, confusion: evaluate.Confusion, spec: Spec, reasons: dict[str, int]) -> None:
-    import mlflow
-
-    matrix = cast("LogisticRegressionModel", model.stages[-1]).coefficientMatrix.toArray()
-    with tempfile.TemporaryDirectory() as folder:
-        plots.confusion_matrix(confusion).savefig(Path(folder, "confusion_matrix.png"))
-        plots.coefficients(matrix, spec.features, spec.classes).savefig(Path(folder, "coefficients.png"))
-        Path(folder, "report.txt").write_text(evaluate.report(confusion))
-        Path(folder, "quarantined.json").write_text(json.dumps(reasons, indent=2))
-        mlflow.log_artifacts(folder)
-
-
-def _description(metrics: Mapping[str, float], rows: Mapping[str, int], spec: Spec) -> str:
-    recalls = ", ".join(f"{name} {metrics[f'recall_{name}']:.3f}" for name in spec.classes)
-    return (
-        f"Logistic regression of {spec.label}, trained on {rows['training']} rows: "
-        f"accuracy {metrics['accuracy']:.3f} on {rows['test']} test rows, recall {recalls}."
-    )
-
-
-def _version_tags(profiles: Mapping[str, Profile], metrics: Mapping[str, float]) -> dict[str, str]:
-    digests = {f"digest.{name}": profile.digest for name, profile in profiles.items()}
-    return {**_versions(), **digests, "accuracy": f"{metrics['accuracy']:.4f}"}
-
-
-def _write_quarantine(quarantined: DataFrame, target: Path) -> None:
-    """Write the rows one by one, reasons joined by `; `, and only put a whole file in place."""
-    if target.exists():
-        raise DataError(f"{target} exists already: give another path for the quarantined rows, or remove it first.")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    beside = target.with_name(f".{target.name}.{os.getpid()}")
-    try:
-        with beside.open("w", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(quarantined.columns)
-            for row in quarantined.toLocalIterator():
-                writer.writerow(
-                    ["; ".join(value) if name == data.REASONS else value for name, value in row.asDict().items()]
-                )
-        beside.replace(target)
-    finally:
-        beside.unlink(missing_ok=True)
