@@ -56,6 +56,7 @@ def test_the_readmes_first_command_is_what_make_does() -> None:
 
 
 @pytest.mark.spark
+@pytest.mark.slow
 def test_the_readmes_second_command_gives_the_output_shown(clone: Path) -> None:
     [console] = blocks(README, "console")
     command, _, shown = console.partition("\n")[2].partition("\n")
@@ -65,6 +66,7 @@ def test_the_readmes_second_command_gives_the_output_shown(clone: Path) -> None:
 
 
 @pytest.mark.spark
+@pytest.mark.slow
 def test_the_readmes_python_runs(clone: Path) -> None:
     [python] = blocks(README, "python")
     (clone / "readme.py").write_text(python)
@@ -74,6 +76,7 @@ def test_the_readmes_python_runs(clone: Path) -> None:
 
 
 @pytest.mark.spark
+@pytest.mark.slow
 def test_the_demo_tells_its_story_to_the_end(clone: Path) -> None:
     result = run(".venv/bin/penguins demo", clone)
     assert result.returncode == 0, result.stderr

@@ -23,7 +23,7 @@ from tests.conftest import PENGUINS_CSV
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-pytestmark = pytest.mark.spark
+pytestmark = [pytest.mark.spark, pytest.mark.slow]
 
 TRAIN = """
 import json, sys

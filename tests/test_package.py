@@ -79,6 +79,7 @@ def test_training_without_spark_says_what_to_install(bare_python: str, tmp_path:
 
 
 @pytest.mark.spark
+@pytest.mark.slow
 def test_a_model_answers_where_there_is_neither_spark_nor_java(
     spark: SparkSession, store: Path, bare_python: str, tmp_path: Path
 ) -> None:

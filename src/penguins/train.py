@@ -61,7 +61,7 @@ def warm_up(store: Tracking) -> None:
     What goes wrong here goes wrong again, and is told, where it is needed.
     """
     with suppress(Exception):
-        for module in ("mlflow.spark", "mlflow.onnx", "mlflow.pyspark.ml", "matplotlib.figure"):
+        for module in ("mlflow.spark", "mlflow.onnx", "matplotlib.figure"):
             import_module(module)
         store.client().search_experiments(max_results=1)
 
@@ -227,10 +227,10 @@ def _require_trainable(profiles: Mapping[str, Profile]) -> None:
 
 
 def _fit(regression: LogisticRegression, assembled: DataFrame, autolog: bool) -> LogisticRegressionModel:
-    import mlflow.pyspark.ml
-
     if not autolog:
         return cast("LogisticRegressionModel", regression.fit(assembled))
+    import mlflow.pyspark.ml
+
     # Only this fit, and only what the run doesn't have yet: the feature stages would each log an `inputCol` of
     # their own, and the rows, the metrics and the model are logged once, by us.
     mlflow.pyspark.ml.autolog(log_models=False, log_datasets=False, log_post_training_metrics=False, silent=True)
