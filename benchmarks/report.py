@@ -57,6 +57,14 @@ Where several repetitions are made, the lab and ours take turns and the median c
 """
 
 
+PROCESS = """## Whole process, step by step
+
+Where the seconds of `penguins train` go. Nearly all of it is the JVM loading and compiling classes for the first time:
+the warm run above does everything from the counting on in a fraction of it. Python's imports (about 5 s of processor
+time, MLflow most of it) pass while the JVM starts, and the last step holds the end of both processes.
+"""
+
+
 @dataclass(frozen=True)
 class Row:
     """One line of the table: what the lab needed, what we did, and what was promised."""
@@ -145,6 +153,8 @@ def _growth(costs: dict[int, float]) -> list[float]:
 def page(results: dict[str, Any]) -> str:
     """The whole of benchmarks.md."""
     parts = [INTRODUCTION, _machine(results["machine"]), _markdown(HEADINGS, [row.cells() for row in rows(results)])]
+    if process := results.get("process"):
+        parts += [PROCESS, _markdown(("step", "seconds"), _process_steps(process["ours"]))]
     if runs := results.get("big"):
         parts += ["## Many rows, step by step\n", _markdown(*_steps(runs))]
     if scaling := results.get("scaling"):
@@ -184,6 +194,10 @@ def _steps(runs: list[dict[str, Any]]) -> tuple[tuple[str, ...], list[tuple[str,
             )
         )
     return headings, cells
+
+
+def _process_steps(runs: list[dict[str, Any]]) -> list[tuple[str, ...]]:
+    return [(step, f"{statistics.median(run['steps'][step] for run in runs):.1f}") for step in runs[0]["steps"]]
 
 
 def _markdown(headings: tuple[str, ...], cells: Sequence[tuple[str, ...]]) -> str:

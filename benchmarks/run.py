@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
 import tempfile
@@ -57,7 +58,8 @@ class Bench:
         for _ in range(3):
             for name, command in commands.items():
                 with tempfile.TemporaryDirectory() as folder:
-                    runs[name].append(_watch(f"process {name}", command, Path(folder)))
+                    run = _watch(f"process {name}", command, Path(folder))
+                    runs[name].append({**run, "steps": _steps(Path(folder, "log.txt").read_text(), run["seconds"])})
         return {**LAB_PARAMETERS, **runs}
 
     def big(self) -> list[dict[str, Any]]:
@@ -165,6 +167,13 @@ def _watch(what: str, command: list[str], folder: Path) -> dict[str, Any]:
         raise click.ClickException(f"{what} failed:\n{log.read_text()[-4000:]}")
     console.print(f"{seconds:7.1f} s  {peak / 2**30:5.2f} GiB  {what}")
     return {"seconds": seconds, "peak_gib": peak / 2**30}
+
+
+def _steps(log: str, until: float) -> dict[str, float]:
+    """Seconds of each step, from the lines in which `penguins train` tells when a step began."""
+    begun = [(step, float(at)) for at, step in re.findall(r"^ *([\d.]+) s  (.+)$", log, re.MULTILINE)]
+    ends = [at for _, at in begun[1:]] + [until]
+    return {step: end - at for (step, at), end in zip(begun, ends, strict=True)} if begun else {}
 
 
 def _memory(pid: int) -> int:

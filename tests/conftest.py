@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from penguins.spec import Numeric, Spec
+
 # Before mlflow is imported anywhere: no telemetry, and no helper processes in the servers that tests start.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("DO_NOT_TRACK", "true")
@@ -20,6 +22,18 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parent.parent
 PENGUINS_CSV = ROOT / "data" / "penguins.csv"
+
+# A second real table, which scikit-learn ships: two classes, no category, names with spaces.
+BREAST_CANCER = Spec(
+    categorical=(),
+    numeric=(
+        Numeric("mean radius", "mm", 1, 60),
+        Numeric("mean texture", "", 1, 80),
+        Numeric("mean smoothness", "", 0, 1),
+    ),
+    label="Diagnosis",
+    classes=("malignant", "benign"),
+)
 
 
 @pytest.fixture(scope="session")

@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from penguins import data
 from penguins.data import PENGUINS, Numeric, Spec
 from penguins.errors import DataError, ParameterError
+from tests.conftest import BREAST_CANCER
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -936,17 +937,6 @@ def test_a_cache_is_released_even_when_the_block_fails(spark: SparkSession) -> N
 
 
 # --- another spec ---------------------------------------------------------------------------------------------------
-
-BREAST_CANCER = Spec(
-    categorical=(),
-    numeric=(
-        Numeric("mean radius", "mm", 1, 60),
-        Numeric("mean texture", "", 1, 80),
-        Numeric("mean smoothness", "", 0, 1),
-    ),
-    label="Diagnosis",
-    classes=("malignant", "benign"),
-)
 
 
 def test_a_real_binary_table_without_categories_goes_all_the_way(spark: SparkSession, tmp_path: Path) -> None:

@@ -17,25 +17,13 @@ from penguins.data import PENGUINS, Numeric, Spec
 from penguins.errors import ModelError
 from penguins.export import to_onnx
 from penguins.scorer import Scorer
+from tests.conftest import BREAST_CANCER, PENGUINS_CSV
 
 if TYPE_CHECKING:
     from pyspark.ml import PipelineModel
     from pyspark.sql import DataFrame, SparkSession
 
 pytestmark = pytest.mark.spark
-
-PENGUINS_CSV = Path(__file__).parent.parent / "data" / "penguins.csv"
-
-BREAST_CANCER = Spec(
-    categorical=(),
-    numeric=(
-        Numeric("mean radius", "mm", 1, 60),
-        Numeric("mean texture", "", 1, 80),
-        Numeric("mean smoothness", "", 0, 1),
-    ),
-    label="Diagnosis",
-    classes=("malignant", "benign"),
-)
 
 # Two classes with two categories; `Chicks` is the same for every bird.
 IS_GENTOO = Spec(

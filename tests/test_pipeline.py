@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -11,6 +10,7 @@ import pytest
 
 from penguins import data, evaluate, pipeline
 from penguins.data import PENGUINS, Numeric, Spec
+from tests.conftest import BREAST_CANCER, PENGUINS_CSV
 
 if TYPE_CHECKING:
     from pyspark.ml import PipelineModel
@@ -19,19 +19,6 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
 pytestmark = pytest.mark.spark
-
-PENGUINS_CSV = Path(__file__).parent.parent / "data" / "penguins.csv"
-
-BREAST_CANCER = Spec(
-    categorical=(),
-    numeric=(
-        Numeric("mean radius", "mm", 1, 60),
-        Numeric("mean texture", "", 1, 80),
-        Numeric("mean smoothness", "", 0, 1),
-    ),
-    label="Diagnosis",
-    classes=("malignant", "benign"),
-)
 
 PETS = Spec(
     ("Breed", "Colour"), (Numeric("Weight", "kg", 0.1, 90), Numeric("Height", "cm", 5, 120)), "Kind", ("cat", "dog")

@@ -9,15 +9,19 @@ import logging
 import os
 import sys
 import warnings
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from penguins import __version__, config
 from penguins.config import TrainingParameters
 from penguins.errors import ModelError, PenguinsError, first_sentence
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
 
 DEFAULTS = TrainingParameters()
 
@@ -141,16 +145,10 @@ def train(
     if save_to is not None and save_to.exists():
         raise ModelError(f"{save_to} exists already: give a path that doesn't, or remove it first.")
     from penguins import flavor, show, train
-    from penguins.data import is_small
-    from penguins.session import running_session
-    from penguins.tracking import Tracking
 
     with show.progress(("Starting Spark", *train.SOURCE_STEPS, *train.STEPS)) as report:
         report("Starting Spark")
-        store = Tracking.from_environment(tracking_uri)
-        warm_up = partial(train.warm_up, store)
-        with running_session(verbose=_is_verbose(), brief=is_small(data), meanwhile=warm_up) as spark:
-            store.activate()
+        with _working_on(data, tracking_uri) as spark:
             register = None if no_register else register_as
             trained = train.train_from_source(spark, data, parameters, register_as=register, report=report, **options)
             if save_to is not None:
@@ -181,12 +179,24 @@ def ui(host: str, port: int, tracking_uri: str | None) -> None:
 def demo(data: str, tracking_uri: str | None) -> None:
     """Show the whole story, step by step: train, register, and ask the model both ways."""
     from penguins import demo
-    from penguins.session import running_session
-    from penguins.tracking import Tracking
 
-    Tracking.from_environment(tracking_uri).activate()
-    with running_session(verbose=_is_verbose()) as spark:
+    with _working_on(data, tracking_uri) as spark:
         demo.tell(spark, data)
+
+
+@contextlib.contextmanager
+def _working_on(data: str, tracking_uri: str | None) -> Iterator[SparkSession]:
+    """A Spark session fit for the size of `data`, and MLflow set to the store."""
+    from penguins.session import running_session
+    from penguins.source import is_small
+    from penguins.tracking import Tracking
+    from penguins.train import warm_up
+
+    store = Tracking.from_environment(tracking_uri)
+    meanwhile = partial(warm_up, store)
+    with running_session(verbose=_is_verbose(), brief=is_small(data), meanwhile=meanwhile) as spark:
+        store.activate()
+        yield spark
 
 
 def _is_verbose() -> bool:

@@ -36,7 +36,8 @@ def coefficients(matrix: npt.NDArray[np.float64], features: Sequence[str], class
     """How much each feature speaks for each class: one group of bars per feature, one colour per class.
 
     `matrix` has one row per class (a single row, for the second class, where there are two) and one column per feature.
-    Features are scaled to 0..1 and categories are numbered, so a bar is the change in log-odds over a feature's range.
+    A number is scaled to 0..1, so its bar is the change in log-odds over its range; a category's is that of one step of
+    its number.
     """
     from matplotlib.figure import Figure
 
@@ -48,6 +49,6 @@ def coefficients(matrix: npt.NDArray[np.float64], features: Sequence[str], class
         axes.bar(np.arange(len(features)) + place * width, row, width, label=name)
     axes.set_xticks(np.arange(len(features)) + width * (len(shown) - 1) / 2, features)
     axes.axhline(0, color="black", linewidth=0.8)
-    axes.set(title="Coefficients of the logistic regression", ylabel="log-odds over the feature's range")
+    axes.set(title="Coefficients of the logistic regression", ylabel="log-odds over a number's range, or per category")
     axes.legend()
     return figure
