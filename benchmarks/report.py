@@ -117,7 +117,7 @@ def rows(results: dict[str, Any]) -> list[Row]:
 def _ratio(what: str, lab: float, ours: float, target: float | None) -> Row:
     ratio = lab / ours
     told, is_met = ("", None) if target is None else (f"≥ {target:g}", ratio >= target)
-    return Row(what, _time(lab), _time(ours), f"{ratio:.1f}", told, is_met)
+    return Row(what, _time(lab), _time(ours), f"{ratio:.2f}" if ratio < 10 else f"{ratio:.0f}", told, is_met)
 
 
 def _big(lab: dict[str, Any], ours: dict[str, Any]) -> Iterable[Row]:
