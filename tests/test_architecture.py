@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -133,12 +132,13 @@ def test_importing_and_helping_load_neither_spark_nor_mlflow(code: str) -> None:
     assert told.returncode == 0, told.stderr
 
 
-def test_every_ignore_has_a_code_and_a_reason() -> None:
+def test_every_ignore_has_a_code() -> None:
     places = [*PACKAGE.glob("*.py"), *(ROOT / "tests").glob("*.py"), *(ROOT / "benchmarks").glob("*.py")]
+    marker = "# type: " + "ignore"  # in two pieces, so that this line is none
     bare = []
     for path in places:
         for number, line in enumerate(path.read_text().splitlines(), 1):
-            _, found, rest = line.partition("# type: ignore")
-            if found and path != Path(__file__) and not rest.startswith("["):
+            _, found, rest = line.partition(marker)
+            if found and not rest.startswith("["):
                 bare.append(f"{path.name}:{number}")
     assert bare == []

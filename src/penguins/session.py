@@ -47,9 +47,10 @@ def running_session(
 
     A session made here is stopped afterwards; one that was there, or that Databricks owns, goes on.
     """
+    # Asked before the thread starts: while it imports, pyspark could be there by half.
+    others = _is_running() or "DATABRICKS_RUNTIME_VERSION" in os.environ
     if meanwhile is not None:
         threading.Thread(target=meanwhile).start()
-    others = _is_running() or "DATABRICKS_RUNTIME_VERSION" in os.environ
     spark = spark_session(verbose=verbose, brief=brief)
     try:
         yield spark
