@@ -159,6 +159,30 @@ def train(
         show.trained(trained)
 
 
+# @@ tune
+
+
+# @@ promote
+
+
+# @@ rollback
+
+
+# @@ serve
+
+
+# @@ query
+
+
+# @@ predict
+
+
+# @@ monitor
+
+
+# @@ log
+
+
 @main.command()
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
 @click.option("--port", type=int, default=5000, show_default=True, help="The port to listen on.")

@@ -12,6 +12,13 @@ from penguins.errors import ParameterError
 DEFAULT_DATA = "data/penguins.csv"
 DEFAULT_EXPERIMENT = "penguins"
 DEFAULT_MODEL = "penguin_predictor"
+CHAMPION = "champion"
+"""The alias of the version that is served and scores; it moves only through the gate, or back by a rollback."""
+
+PREVIOUS_CHAMPION = "previous_champion"
+"""The alias of the version that was champion before, to which a rollback goes."""
+
+DEFAULT_MODEL_URI = f"models:/{DEFAULT_MODEL}@{CHAMPION}"
 
 Report = Callable[[str], None]
 """Called with the name of each step that begins, so that a command line or a notebook can show it."""

@@ -52,3 +52,9 @@ def coefficients(matrix: npt.NDArray[np.float64], features: Sequence[str], class
     axes.set(title="Coefficients of the logistic regression", ylabel="log-odds over a number's range, or per category")
     axes.legend()
     return figure
+
+
+# @@ tune
+
+
+# @@ monitor

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import sys
 import tempfile
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +16,44 @@ from penguins.tracking import Tracking, experiment_id
 
 if TYPE_CHECKING:
     from mlflow.models import Model
+
+
+@dataclass(frozen=True)
+class Version:
+    """A version of a registered model, by its number: an alias may move while one works with it."""
+
+    name: str
+    number: int
+
+    @property
+    def uri(self) -> str:
+        """What MLflow loads it by."""
+        return f"models:/{self.name}/{self.number}"
+
+
+def resolve(model: str) -> Version:
+    """The version that `models:/name@alias` or `models:/name/number` stands for at this moment, in the active store.
+
+    Raises ModelError when there is no such model, alias or version, StoreError when the registry can't be asked.
+    """
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    parts = re.fullmatch(r"models:/(?P<name>[^@/]+)(@(?P<alias>[^@/]+)|/(?P<number>\d+))", model)
+    if parts is None:
+        raise ModelError(f"{model} names no version: give models:/name@alias or models:/name/number.")
+    name, alias, number = parts["name"], parts["alias"], parts["number"]
+    client = mlflow.MlflowClient()
+    try:
+        found = client.get_model_version_by_alias(name, alias) if alias else client.get_model_version(name, number)
+    except MlflowException as error:
+        if error.error_code in {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "NOT_FOUND"}:
+            what = f"the alias {alias}" if alias else f"a version {number}"
+            raise ModelError(
+                f"{name} doesn't have {what}: `penguins train` makes a version, `penguins promote` the champion."
+            ) from error
+        raise StoreError(f"The model registry can't be asked for {model}: {first_sentence(error)}") from error
+    return Version(name, int(found.version))
 
 
 def register(

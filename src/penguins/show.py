@@ -96,3 +96,18 @@ def as_json(result: TrainedModel) -> dict[str, Any]:
         "metrics": result.metrics,
         "rows": result.rows,
     }
+
+
+# @@ tune
+
+
+# @@ promote
+
+
+# @@ query
+
+
+# @@ predict
+
+
+# @@ monitor
