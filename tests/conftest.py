@@ -79,6 +79,42 @@ def store(tmp_path: Path, empty_store: Path) -> Iterator[Path]:
     mlflow.set_registry_uri("")
 
 
+@pytest.fixture(scope="session")
+def three_models(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Path:
+    """A store with three versions of `penguin_predictor`: a fair one, the lab's second, and a good one."""
+    import mlflow
+
+    from penguins.config import TrainingParameters
+    from penguins.tracking import Tracking
+    from penguins.train import train_from_source
+
+    folder = tmp_path_factory.mktemp("three")
+    shutil.copy(empty_store, folder)
+    Tracking.local(folder).activate()
+    for max_iter, reg_param in ((100, 0.01), (10, 0.2), (100, 0.001)):
+        parameters = TrainingParameters(max_iter, reg_param)
+        train_from_source(spark, PENGUINS_CSV, parameters, experiment="birds", register_as="penguin_predictor")
+    mlflow.set_tracking_uri("")
+    mlflow.set_registry_uri("")
+    return folder / "mlflow.db"
+
+
+@pytest.fixture
+def models(tmp_path: Path, three_models: Path) -> Iterator[Path]:
+    """The database of a store of its own with the three versions; their files are shared, and must stay as they are."""
+    import mlflow
+
+    from penguins.tracking import Tracking
+
+    database = Path(shutil.copy(three_models, tmp_path))
+    Tracking.local(tmp_path).activate()
+    yield database
+    while mlflow.active_run() is not None:
+        mlflow.end_run()
+    mlflow.set_tracking_uri("")
+    mlflow.set_registry_uri("")
+
+
 def no_java_path(folder: Path) -> str:
     """A PATH with every tool of this machine but Java."""
     tools = folder / "tools"

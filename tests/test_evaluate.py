@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 from penguins import evaluate
+from penguins.config import Policy
 from penguins.data import Numeric, Spec
 from penguins.errors import DataError
-from penguins.evaluate import Confusion
+from penguins.evaluate import Confusion, Verdict, confusion, judge
+from tests.conftest import PENGUINS_CSV
 
 if TYPE_CHECKING:
     from pyspark.ml.param import Param
@@ -141,3 +143,100 @@ def test_the_report_is_a_table_of_the_classes_with_their_rows() -> None:
     ]
     # Weighed by hand: (0.6 * 4 + 1 * 4 + 0 * 2) / 10 and so on.
     assert lines[4:] == [["weighted", "0.640", "0.700", "0.667", "10"], ["accuracy", "0.700"]]
+
+
+def of(*counts: list[int]) -> Confusion:
+    return Confusion(("Adelie", "Gentoo", "Chinstrap"), np.array(counts))
+
+
+# 100 rows: 50 Adelies, 30 Gentoos, 20 Chinstraps.
+PERFECT = of([50, 0, 0], [0, 30, 0], [0, 0, 20])
+ONE_WRONG = of([50, 0, 0], [0, 30, 0], [1, 0, 19])
+TWO_WRONG = of([50, 0, 0], [0, 30, 0], [2, 0, 18])
+TWO_ADELIES_WRONG = of([48, 0, 2], [0, 30, 0], [0, 0, 20])
+FOUR_CHINSTRAPS_WRONG = of([50, 0, 0], [0, 30, 0], [4, 0, 16])
+
+
+def test_a_first_model_needs_only_the_floors() -> None:
+    verdict = judge(TWO_WRONG, None, Policy())
+    assert verdict == Verdict(
+        True, ("it is the first one, and its accuracy of 0.980 and every recall reach the floors",)
+    )
+
+
+def test_a_small_class_is_not_hidden_by_a_good_accuracy() -> None:
+    verdict = judge(FOUR_CHINSTRAPS_WRONG, None, Policy())
+    assert verdict == Verdict(False, ("its recall of Chinstrap, 0.800, is below 0.85",))
+    assert judge(FOUR_CHINSTRAPS_WRONG, None, Policy(min_recall=0.8)).promote
+
+
+def test_every_reason_against_a_model_is_told() -> None:
+    half_wrong = of([25, 0, 25], [0, 30, 0], [0, 0, 0])
+    assert judge(half_wrong, None, Policy(min_test_rows=81)) == Verdict(
+        False,
+        (
+            "80 test rows are fewer than 81",
+            "its accuracy of 0.688 is below 0.95",
+            "its recall of Adelie, 0.500, is below 0.85",
+            "no test row is Chinstrap",
+        ),
+    )
+    assert judge(PERFECT, None, Policy(min_test_rows=100)).promote
+
+
+def test_a_better_model_replaces_the_champion() -> None:
+    assert judge(ONE_WRONG, TWO_WRONG, Policy()) == Verdict(
+        True, ("its accuracy of 0.990 is higher than the champion's 0.980",)
+    )
+
+
+@pytest.mark.parametrize("challenger", [TWO_WRONG, TWO_ADELIES_WRONG])
+def test_a_tie_keeps_the_champion(challenger: Confusion) -> None:
+    verdict = judge(challenger, TWO_WRONG, Policy(tolerance=1))
+    assert verdict == Verdict(False, ("its accuracy of 0.980 is not higher than the champion's 0.980",))
+
+
+def test_a_worse_model_is_refused_with_both_reasons() -> None:
+    assert judge(TWO_WRONG, PERFECT, Policy()) == Verdict(
+        False,
+        (
+            "its accuracy of 0.980 is not higher than the champion's 1.000",
+            "its recall of Chinstrap, 0.900, is lower than the champion's 1.000 by more than 0.02",
+        ),
+    )
+
+
+def test_no_class_may_be_worse_by_more_than_the_tolerance() -> None:
+    champion = of([47, 0, 3], [0, 30, 0], [0, 0, 20])
+    verdict = judge(ONE_WRONG, champion, Policy())
+    assert verdict == Verdict(
+        False, ("its recall of Chinstrap, 0.950, is lower than the champion's 1.000 by more than 0.02",)
+    )
+    assert judge(ONE_WRONG, champion, Policy(tolerance=0.05)).promote, "exactly the tolerance is allowed"
+
+
+def test_models_judged_on_other_rows_are_not_compared() -> None:
+    others = of([49, 0, 0], [0, 30, 0], [1, 0, 20])
+    assert judge(PERFECT, others, Policy()) == Verdict(False, ("the champion was not judged on the same rows",))
+    renamed = Confusion(("Adelie", "Gentoo", "Emperor"), TWO_WRONG.counts)
+    assert judge(PERFECT, renamed, Policy()) == Verdict(False, ("the champion was not judged on the same rows",))
+
+
+@pytest.mark.spark
+def test_the_defaults_pass_the_gate_as_a_first_model_and_the_labs_parameters_do_not(spark: SparkSession) -> None:
+    from penguins import data, pipeline
+
+    accepted, _ = data.check(data.read(spark, PENGUINS_CSV))
+    verdicts: dict[tuple[int, float], list[bool]] = {(100, 0.001): [], (5, 0.5): [], (10, 0.2): []}
+    with data.cached(accepted) as rows:
+        for seed in range(10):
+            training, test = data.split(rows, seed=seed)
+            features = pipeline.fit_features(training)
+            with data.cached(pipeline.assemble(features, training)) as assembled:
+                for (max_iter, reg_param), said in verdicts.items():
+                    regression = pipeline.regression_of(max_iter=max_iter, reg_param=reg_param).fit(assembled)
+                    scored = pipeline.join(features, regression).transform(test)
+                    said.append(judge(confusion(scored), None, Policy()).promote)
+    assert sum(verdicts[100, 0.001]) >= 9
+    assert sum(verdicts[5, 0.5]) == 0
+    assert sum(verdicts[10, 0.2]) == 0

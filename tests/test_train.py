@@ -143,7 +143,7 @@ def test_the_version_tells_where_it_comes_from(run: mlflow.entities.Run, trained
     assert (version.description or "").startswith(
         "Logistic regression of Species, trained on 226 rows: accuracy 0.991 on 116"
     )
-    assert {"penguins.version", "digest.training", "digest.test", "accuracy", "team"} <= set(version.tags)
+    assert {"penguins_version", "digest_training", "digest_test", "accuracy", "team"} <= set(version.tags)
 
 
 def test_an_active_run_is_used(tiny: DataFrame, store: Path) -> None:

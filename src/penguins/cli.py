@@ -17,13 +17,17 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from penguins import __version__, config
-from penguins.config import TrainingParameters
+from penguins.config import Policy, TrainingParameters
 from penguins.errors import ModelError, PenguinsError, first_sentence
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 DEFAULTS = TrainingParameters()
+POLICY = Policy()
+
+ANSWER_IS_NO = 3
+"""The exit code of a gate that refuses and of a monitor that finds drift: nothing failed."""
 
 
 class Command(click.Command):
@@ -92,6 +96,9 @@ data_option = click.option(
 )
 tracking_option = click.option(
     "--tracking-uri", envvar="MLFLOW_TRACKING_URI", help="Where runs are kept.  [default: mlflow.db in this folder]"
+)
+model_option = click.option(
+    "--model", default=config.DEFAULT_MODEL, show_default=True, help="The registered model's name."
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout, and nothing else.")
 
@@ -162,10 +169,69 @@ def train(
 # @@ tune
 
 
-# @@ promote
+@main.command()
+@model_option
+@click.option("--version", type=int, help="The version to judge.  [default: the newest]")
+@click.option("--data", help="Where the run's data is now, if it has moved.")
+@click.option("--min-accuracy", type=float, default=POLICY.min_accuracy, show_default=True, help="At least.")
+@click.option("--min-recall", type=float, default=POLICY.min_recall, show_default=True, help="At least, every class.")
+@click.option("--tolerance", type=float, default=POLICY.tolerance, show_default=True,
+    help="How much lower than the champion's a class's recall may be.",
+)  # fmt: skip
+@click.option("--min-test-rows", type=int, default=POLICY.min_test_rows, show_default=True, help="At least.")
+@click.option("--replace-broken-champion", is_flag=True, help="Take a champion that can't be asked for none.")
+@click.option("--dry-run", is_flag=True, help="Show the verdict; move and write nothing.")
+@tracking_option
+@json_option
+@verbose_option
+def promote(
+    model: str,
+    version: int | None,
+    data: str | None,
+    min_accuracy: float,
+    min_recall: float,
+    tolerance: float,
+    min_test_rows: int,
+    tracking_uri: str | None,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Judge a version against the champion, and make it champion if it is better; exit code 3 if it isn't.
+
+    Both are asked about the test rows of the version's own training run, made again and checked by their digest.
+    """
+    policy = Policy(min_accuracy, min_recall, tolerance, min_test_rows)
+    from penguins import promote, registry, show
+
+    with show.progress(("Starting Spark", *promote.STEPS)) as report:
+        report("Starting Spark")
+        with _working_on(data or config.DEFAULT_DATA, tracking_uri) as spark:
+            challenger = registry.newest(model) if version is None else registry.Version(model, version)
+            result = promote.promote(spark, challenger, policy=policy, source=data, report=report, **options)
+    if as_json:
+        click.echo(json.dumps(show.promotion_as_json(result)))
+    else:
+        show.promoted(result)
+    if not result.verdict.promote:
+        sys.exit(ANSWER_IS_NO)
 
 
-# @@ rollback
+@main.command()
+@model_option
+@tracking_option
+@json_option
+@verbose_option
+def rollback(model: str, tracking_uri: str | None, as_json: bool) -> None:
+    """Make the previous champion champion again, and the champion the previous one."""
+    from penguins import champion
+    from penguins.tracking import Tracking
+
+    Tracking.from_environment(tracking_uri).activate()
+    now, before = champion.roll_back(model)
+    if as_json:
+        click.echo(json.dumps({"model": model, "champion": now.number, "previous_champion": before.number}))
+    else:
+        click.echo(f"Version {now.number} of {model} is champion again; version {before.number} was until now.")
 
 
 # @@ serve

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from penguins.config import Policy
 from penguins.errors import DataError
 from penguins.spec import PENGUINS, Spec
 
@@ -80,6 +81,68 @@ def report(confusion: Confusion) -> str:
     table = pd.DataFrame(rows, index=[*confusion.classes, "weighted"])
     table["rows"] = [*confusion.counts.sum(axis=1), confusion.rows]
     return f"{table.to_string(float_format='{:.3f}'.format)}\n\naccuracy {measures['accuracy']:.3f}\n"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the gate says of a challenger, and why: every reason against it, or what speaks for it."""
+
+    promote: bool
+    reasons: tuple[str, ...]
+
+
+def judge(challenger: Confusion, champion: Confusion | None, policy: Policy) -> Verdict:
+    """Whether the challenger should take the champion's place, both judged on the same rows (None: there is none).
+
+    A first model has to reach the policy's floors. Any later one also has to have a higher accuracy than the champion
+    (a tie keeps the champion), and in no class a recall that is lower by more than the tolerance.
+    """
+    ours = metrics(challenger)
+    against = _below_floors(challenger, ours, policy)
+    if champion is None:
+        praise = f"it is the first one, and its accuracy of {ours['accuracy']:.3f} and every recall reach the floors"
+    else:
+        theirs = metrics(champion)
+        against += _worse_than(challenger, champion, ours, theirs, policy)
+        praise = f"its accuracy of {ours['accuracy']:.3f} is higher than the champion's {theirs['accuracy']:.3f}"
+    return Verdict(not against, tuple(against) or (praise,))
+
+
+def _below_floors(challenger: Confusion, ours: dict[str, float], policy: Policy) -> list[str]:
+    against = []
+    if challenger.rows < policy.min_test_rows:
+        against.append(f"{challenger.rows} test rows are fewer than {policy.min_test_rows}")
+    if not ours["accuracy"] >= policy.min_accuracy:
+        against.append(f"its accuracy of {ours['accuracy']:.3f} is below {policy.min_accuracy:g}")
+    for name, rows in zip(challenger.classes, challenger.counts.sum(axis=1), strict=True):
+        recall = ours[f"recall_{name}"]
+        if rows == 0:
+            against.append(f"no test row is {name}")
+        elif not recall >= policy.min_recall:
+            against.append(f"its recall of {name}, {recall:.3f}, is below {policy.min_recall:g}")
+    return against
+
+
+def _worse_than(
+    challenger: Confusion, champion: Confusion, ours: dict[str, float], theirs: dict[str, float], policy: Policy
+) -> list[str]:
+    same = challenger.classes == champion.classes
+    if not same or (challenger.counts.sum(axis=1) != champion.counts.sum(axis=1)).any():
+        return ["the champion was not judged on the same rows"]
+    against = []
+    if not ours["accuracy"] > theirs["accuracy"]:
+        against.append(
+            f"its accuracy of {ours['accuracy']:.3f} is not higher than the champion's {theirs['accuracy']:.3f}"
+        )
+    for name in challenger.classes:
+        recall, before = ours[f"recall_{name}"], theirs[f"recall_{name}"]
+        # Recalls are quotients of small whole numbers: a difference of exactly the tolerance is allowed.
+        if before - recall > policy.tolerance + 1e-12:
+            against.append(
+                f"its recall of {name}, {recall:.3f}, is lower than the champion's {before:.3f} "
+                f"by more than {policy.tolerance:g}"
+            )
+    return against
 
 
 def _share(part: npt.NDArray[Any], whole: npt.NDArray[Any]) -> npt.NDArray[np.float64]:

@@ -37,13 +37,34 @@ def active_run(experiment: str | None, run_name: str | None) -> Iterator[mlflow.
             is_job = "MLFLOW_RUN_ID" in os.environ
             where = None if experiment is None or is_job else tracking.experiment_id(experiment)
             run = stack.enter_context(mlflow.start_run(run_name=run_name, experiment_id=where))
-        try:
-            yield run
-        except BaseException as error:
-            # What went wrong is worth more than that the reason couldn't be kept.
-            with suppress(Exception):
-                mlflow.set_tag("failure", first_sentence(error))
-            raise
+        stack.enter_context(_reason_kept())
+        yield run
+
+
+@contextmanager
+def new_run(experiment_id: str, run_name: str) -> Iterator[mlflow.ActiveRun]:
+    """A run of its own for a step that isn't training, nested where a run is active.
+
+    A failure within the block leaves its reason in the tag `failure`.
+    """
+    import mlflow
+
+    with mlflow.start_run(experiment_id=experiment_id, run_name=run_name, nested=True) as run, _reason_kept():
+        yield run
+
+
+@contextmanager
+def _reason_kept() -> Iterator[None]:
+    """Put the reason of a failure within the block into the tag `failure` of the active run."""
+    import mlflow
+
+    try:
+        yield
+    except BaseException as error:
+        # What went wrong is worth more than that the reason couldn't be kept.
+        with suppress(Exception):
+            mlflow.set_tag("failure", first_sentence(error))
+        raise
 
 
 def versions() -> dict[str, str]:
@@ -105,6 +126,10 @@ def description(metrics: Mapping[str, float], rows: Mapping[str, int], spec: Spe
 def version_tags(
     made_by: Mapping[str, str], profiles: Mapping[str, Profile], metrics: Mapping[str, float]
 ) -> dict[str, str]:
-    """What a registered version says of itself: versions, digests of its rows, accuracy."""
-    digests = {f"digest.{name}": profile.digest for name, profile in profiles.items()}
+    """What a registered version says of itself: versions, digests of its rows, accuracy.
+
+    No name has a dot, which Unity Catalog doesn't allow.
+    """
+    digests = {f"digest_{name}": profile.digest for name, profile in profiles.items()}
+    made_by = {name.replace(".", "_"): value for name, value in made_by.items()}
     return {**made_by, **digests, "accuracy": f"{metrics['accuracy']:.4f}"}

@@ -6,7 +6,8 @@ import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,13 @@ from penguins.tracking import Tracking, experiment_id
 
 if TYPE_CHECKING:
     from mlflow.models import Model
+
+
+MISSING = {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "NOT_FOUND"}
+"""How registries say that something isn't there."""
+
+LONGEST_TAG = 250
+"""Characters; Unity Catalog takes 256 in a tag's value, and no dot in its name."""
 
 
 @dataclass(frozen=True)
@@ -47,13 +55,47 @@ def resolve(model: str) -> Version:
     try:
         found = client.get_model_version_by_alias(name, alias) if alias else client.get_model_version(name, number)
     except MlflowException as error:
-        if error.error_code in {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "NOT_FOUND"}:
+        if error.error_code in MISSING:
             what = f"the alias {alias}" if alias else f"a version {number}"
             raise ModelError(
                 f"{name} doesn't have {what}: `penguins train` makes a version, `penguins promote` the champion."
             ) from error
         raise StoreError(f"The model registry can't be asked for {model}: {first_sentence(error)}") from error
     return Version(name, int(found.version))
+
+
+def newest(name: str) -> Version:
+    """The latest version of a registered model. Raises ModelError when it has none, StoreError as `resolve` does."""
+    import mlflow
+
+    with asking(name):
+        numbers = [int(found.version) for found in mlflow.MlflowClient().search_model_versions(f"name='{name}'")]
+    if not numbers:
+        raise ModelError(f"There is no version of {name}: `penguins train` makes one.")
+    return Version(name, max(numbers))
+
+
+def describe(version: Version, tags: Mapping[str, str]) -> None:
+    """Put tags on a version; values are cut to what every registry takes."""
+    import mlflow
+
+    client = mlflow.MlflowClient()
+    for key, value in tags.items():
+        shown = value if len(value) <= LONGEST_TAG else f"{value[: LONGEST_TAG - 3]}..."
+        client.set_model_version_tag(version.name, str(version.number), key, shown)
+
+
+@contextmanager
+def asking(name: str) -> Iterator[None]:
+    """Turn what the registry says within the block into one sentence about the model `name`."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except MlflowException as error:
+        if error.error_code in MISSING:
+            raise ModelError(f"There is no registered model {name}: `penguins train` makes one.") from error
+        raise StoreError(f"The model registry can't be asked for {name}: {first_sentence(error)}") from error
 
 
 def register(

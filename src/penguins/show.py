@@ -16,6 +16,7 @@ from penguins.config import Report
 
 if TYPE_CHECKING:
     from penguins.evaluate import Confusion
+    from penguins.promote import Promotion
     from penguins.train import TrainedModel
 
 
@@ -101,7 +102,46 @@ def as_json(result: TrainedModel) -> dict[str, Any]:
 # @@ tune
 
 
-# @@ promote
+def promoted(result: Promotion) -> None:
+    """Print a verdict: what both models measured on the same rows, the reasons, and what became of it."""
+    console = Console(highlight=False)
+    table = Table(title=f"On {result.rows:,} test rows", title_justify="left")
+    table.add_column("")
+    names = {"challenger": result.challenger, "champion": result.champion}
+    for who in result.metrics:
+        version = names[who]
+        table.add_column(f"{who} (version {version.number if version else ''})", justify="right")
+    for measure in next(iter(result.metrics.values()), {}):
+        if measure == "accuracy" or measure.startswith("recall_"):
+            values = [f"{measures[measure]:.3f}" for measures in result.metrics.values()]
+            table.add_row(measure.replace("recall_", "recall of "), *values)
+    if result.metrics:
+        console.print(table)
+    said = "accepts" if result.verdict.promote else "refuses"
+    console.print(f"The gate {said} version {result.challenger.number} of {result.challenger.name}:")
+    for reason in result.verdict.reasons:
+        console.print(f"  - {reason}")
+    if result.moved:
+        before = f"; version {result.champion.number} was until now" if result.champion else ""
+        console.print(f"Version {result.challenger.number} is champion{before}.")
+    else:
+        standing = f"Version {result.champion.number} stays champion" if result.champion else "There is no champion"
+        console.print(f"{standing}{' (this was a dry run)' if result.run_id is None else ''}.")
+
+
+def promotion_as_json(result: Promotion) -> dict[str, Any]:
+    """What `penguins promote --json` prints."""
+    return {
+        "model": result.challenger.name,
+        "version": result.challenger.number,
+        "champion": None if result.champion is None else result.champion.number,
+        "promote": result.verdict.promote,
+        "moved": result.moved,
+        "reasons": list(result.verdict.reasons),
+        "rows": result.rows,
+        "metrics": result.metrics,
+        "run_id": result.run_id,
+    }
 
 
 # @@ query

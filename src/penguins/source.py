@@ -151,10 +151,7 @@ def told(attempt: Callable[[], T], source: str) -> T:
     try:
         return attempt()
     except Py4JJavaError as error:
-        cause = error.java_exception
-        while cause.getCause() is not None:
-            cause = cause.getCause()
-        raise DataError(f"{source} can't be read: {cause.getMessage()}") from error
+        raise DataError(f"{source} can't be read: {root_cause(error)}") from error
     except PySparkException as error:
         condition = error.getCondition() or ""
         if condition == "PATH_NOT_FOUND":
@@ -164,6 +161,18 @@ def told(attempt: Callable[[], T], source: str) -> T:
         if condition == "TABLE_OR_VIEW_NOT_FOUND":
             raise DataError(f"The table {source} doesn't exist, and no file of that name does either.") from error
         raise DataError(f"{source} can't be read: {first_sentence(error)}") from error
+
+
+def root_cause(error: BaseException) -> str:
+    """What an error says in one line; of one from the JVM, what its first cause says."""
+    from py4j.protocol import Py4JJavaError
+
+    if not isinstance(error, Py4JJavaError):
+        return first_sentence(error)
+    cause = error.java_exception
+    while cause.getCause() is not None:
+        cause = cause.getCause()
+    return str(cause.getMessage())
 
 
 def columns_named(names: list[str]) -> str:
