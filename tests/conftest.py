@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pandas as pd
 import pytest
 
 from penguins.spec import Numeric, Spec
@@ -22,6 +24,11 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parent.parent
 PENGUINS_CSV = ROOT / "data" / "penguins.csv"
+
+LAB_BIRD = pd.DataFrame(
+    [{"Island": "Biscoe", "CulmenLength": 48.7, "CulmenDepth": 14.1, "FlipperLength": 210.0, "BodyMass": 4450.0}]
+)
+"""The bird that the lab's notebook asks about: a Gentoo."""
 
 # A second real table, which scikit-learn ships: two classes, no category, names with spaces.
 BREAST_CANCER = Spec(
@@ -113,6 +120,14 @@ def models(tmp_path: Path, three_models: Path) -> Iterator[Path]:
         mlflow.end_run()
     mlflow.set_tracking_uri("")
     mlflow.set_registry_uri("")
+
+
+def point_at_nothing(database: Path, version: int) -> None:
+    """Make the registry say that a version's files are where there are none."""
+    connection = sqlite3.connect(database)
+    with connection:
+        connection.execute("UPDATE model_versions SET storage_location = '/gone' WHERE version = ?", (version,))
+    connection.close()
 
 
 def no_java_path(folder: Path) -> str:

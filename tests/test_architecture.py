@@ -17,14 +17,14 @@ PACKAGE = ROOT / "src" / "penguins"
 LAYERS = [
     ["errors", "config", "spec", "scorer"],
     ["source", "data", "pipeline", "evaluate", "export", "plots"],
-    ["java", "session", "tracking", "record", "flavor", "registry", "champion"],
+    ["java", "session", "tracking", "record", "flavor", "registry", "outcome", "champion"],
     ["train", "promote"],
     ["show", "ui", "demo", "cli", "__main__"],
 ]
 
 # Third-party packages that only some layers may know; the others are free for all.
 PLATFORMS = {
-    "mlflow": {"scorer", "tracking", "record", "flavor", "registry", "champion", "train", "promote"},
+    "mlflow": {"scorer", "tracking", "record", "flavor", "registry", "outcome", "champion", "train", "promote"},
     "click": {"ui", "cli"},
     "rich": {"show", "demo"},
 }

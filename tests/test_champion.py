@@ -18,6 +18,7 @@ from penguins import champion
 from penguins.errors import ModelError, StoreError
 from penguins.flavor import load_scorer
 from penguins.registry import Version
+from tests.conftest import point_at_nothing
 
 NAME = "penguin_predictor"
 ONE, TWO, THREE = (Version(NAME, number) for number in (1, 2, 3))
@@ -176,13 +177,3 @@ def test_killed_at_any_moment_the_champion_loads_and_the_next_move_works(models:
             mover.stdin.flush()
     assert mover.returncode == 0
     assert left_behind > 0, "some were killed in the middle of a move"
-
-
-def point_at_nothing(database: Path, version: int) -> None:
-    """Make the registry say that a version's files are where there are none."""
-    import sqlite3
-
-    connection = sqlite3.connect(database)
-    with connection:
-        connection.execute("UPDATE model_versions SET storage_location = '/gone' WHERE version = ?", (version,))
-    connection.close()

@@ -86,6 +86,25 @@ def test_train_leaves_the_store_the_saved_model_and_the_quarantine(
     assert len((folder / "aside.csv").read_text().splitlines()) == 3
 
 
+def test_promote_says_yes_then_no_and_there_is_no_way_back_from_the_first(
+    trained: tuple[Path, subprocess.CompletedProcess[str]],
+) -> None:
+    folder, _ = trained
+    answer = parsed(penguins("promote", "--json", cwd=folder))
+    assert (answer["promote"], answer["moved"], answer["champion"], answer["version"]) == (True, True, None, 1)
+    assert answer["rows"] == 116
+    refused = penguins("promote", cwd=folder)
+    assert refused.returncode == 3
+    assert refused.stdout.splitlines() == [
+        "The gate refuses version 1 of penguin_predictor:",
+        "  - it is the champion already",
+        "Version 1 stays champion.",
+    ]
+    back = penguins("rollback", cwd=folder)
+    assert (back.returncode, back.stdout) == (1, "")
+    assert back.stderr == "Error: penguin_predictor has no previous champion: version 1 is the first.\n"
+
+
 def test_a_person_reads_tables_and_what_to_do_next(tmp_path: Path, empty_store: Path) -> None:
     store = f"sqlite:///{shutil.copy(empty_store, tmp_path)}"
     result = penguins(
@@ -158,7 +177,7 @@ def test_the_module_is_the_command(tmp_path: Path) -> None:
 
 def test_every_command_has_help(tmp_path: Path) -> None:
     listed = re.findall(r"^  (\w+)  ", penguins("--help", cwd=tmp_path).stdout.partition("Commands:")[2], re.MULTILINE)
-    assert listed == ["demo", "train", "ui"]
+    assert listed == ["demo", "log", "promote", "rollback", "train", "ui"]
     for command in listed:
         assert len(penguins(command, "--help", cwd=tmp_path).stdout.splitlines()) > 5
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penguins.config import TrainingParameters
+from penguins.config import Policy, TrainingParameters
 from penguins.errors import ParameterError, PenguinsError
 
 
@@ -97,3 +97,18 @@ def test_settings_are_frozen_and_unknown_ones_refused() -> None:
         TrainingParameters().max_iter = 5  # type: ignore[misc]  # the point of the test
     with pytest.raises(TypeError, match="maxIter"):
         TrainingParameters(maxIter=5)  # type: ignore[call-arg]  # the point of the test
+
+
+@pytest.mark.parametrize(
+    ("given_value", "sentence"),
+    [
+        ({"min_accuracy": 1.1}, "min_accuracy is 1.1: it must be a number from 0 to 1."),
+        ({"min_recall": -0.1}, "min_recall is -0.1: it must be a number from 0 to 1."),
+        ({"tolerance": float("nan")}, "tolerance is nan: it must be a number from 0 to 1."),
+        ({"min_test_rows": 0}, "min_test_rows is 0: it must be a whole number of at least 1."),
+    ],
+)
+def test_a_policy_that_makes_no_sense_is_refused(given_value: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ParameterError) as raised:
+        Policy(**given_value)
+    assert str(raised.value) == sentence

@@ -70,7 +70,7 @@ def run_notebook(path: Path, spark: SparkSession, passed: dict[str, str]) -> tup
 
 
 def test_there_are_notebooks() -> None:
-    assert [path.stem for path in NOTEBOOKS] == ["train"]
+    assert [path.stem for path in NOTEBOOKS] == ["promote", "train"]
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -107,6 +107,23 @@ def test_train_with_the_labs_values_on_another_model(spark: SparkSession, store:
     assert exited == "models:/main.lab.penguins/1"
     version = mlflow.MlflowClient().get_model_version("main.lab.penguins", "1")
     assert mlflow.get_run(version.run_id or "").data.params["maxIter"] == "10"
+
+
+@pytest.mark.spark
+def test_promote_makes_a_champion_and_then_refuses_a_worse_model(spark: SparkSession, models: Path) -> None:
+    notebook = ROOT / "notebooks" / "promote.py"
+    exited, displayed = run_notebook(notebook, spark, {})
+    assert exited == "promoted"
+    assert mlflow.MlflowClient().get_model_version_by_alias("penguin_predictor", "champion").version == "3"
+    metrics, reasons = displayed
+    assert metrics["challenger"]["accuracy"] == pytest.approx(115 / 116)
+    assert len(reasons) == 1
+    exited, displayed = run_notebook(notebook, spark, {"version": "2", "min_accuracy": "0.9", "min_recall": "0.7"})
+    assert exited == "refused"
+    assert displayed[1]["reason"].tolist() == [
+        "its accuracy of 0.931 is not higher than the champion's 0.991",
+        "its recall of Chinstrap, 0.714, is lower than the champion's 0.964 by more than 0.02",
+    ]
 
 
 @pytest.mark.spark

@@ -42,6 +42,8 @@ class Command(click.Command):
             logging.getLogger(name).setLevel(logging.ERROR)
         # What MLflow's loggers are set to when it is imported; it also prints, to stderr, past its loggers.
         os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")
+        # MLflow would try for minutes to reach a server that has gone; after the third time, a person wants to know.
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
         os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
         os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
         with contextlib.redirect_stderr(io.StringIO()):
@@ -226,7 +228,9 @@ def rollback(model: str, tracking_uri: str | None, as_json: bool) -> None:
     from penguins import champion
     from penguins.tracking import Tracking
 
-    Tracking.from_environment(tracking_uri).activate()
+    store = Tracking.from_environment(tracking_uri)
+    store.require_reachable()
+    store.activate()
     now, before = champion.roll_back(model)
     if as_json:
         click.echo(json.dumps({"model": model, "champion": now.number, "previous_champion": before.number}))
@@ -246,7 +250,29 @@ def rollback(model: str, tracking_uri: str | None, as_json: bool) -> None:
 # @@ monitor
 
 
-# @@ log
+@main.command()
+@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@tracking_option
+@json_option
+@verbose_option
+def log(folder: Path, tracking_uri: str | None, as_json: bool) -> None:
+    """Log a model that was kept in FOLDER because its training run could not be logged."""
+    from dataclasses import asdict
+
+    from penguins import outcome
+    from penguins.tracking import Tracking
+
+    store = Tracking.from_environment(tracking_uri)
+    store.require_reachable()
+    store.activate()
+    logged = outcome.log_kept(folder)
+    if as_json:
+        click.echo(json.dumps(asdict(logged)))
+        return
+    click.echo(f"Run      {logged.run_id}\nModel    {logged.model_uri}")
+    if logged.version is not None:
+        click.echo(f"Version  models:/{logged.registered_model}/{logged.version}")
+    click.echo(f"{folder} is no longer needed.")
 
 
 @main.command()
@@ -283,6 +309,7 @@ def _working_on(data: str, tracking_uri: str | None) -> Iterator[SparkSession]:
     from penguins.train import warm_up
 
     store = Tracking.from_environment(tracking_uri)
+    store.require_reachable()
     meanwhile = partial(warm_up, store)
     with running_session(verbose=_is_verbose(), brief=is_small(data), meanwhile=meanwhile) as spark:
         store.activate()

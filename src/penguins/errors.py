@@ -1,5 +1,7 @@
 """What can go wrong, each told to the user in one sentence."""
 
+import re
+
 
 class PenguinsError(Exception):
     """The base of every error that a user can do something about; its text is one sentence."""
@@ -28,4 +30,9 @@ class JavaError(PenguinsError):
 def first_sentence(error: BaseException) -> str:
     """The first line of an error's text, or its kind where it has none: what fits into a sentence of our own."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
+    return without_secrets(lines[0]) if lines else type(error).__name__
+
+
+def without_secrets(text: str) -> str:
+    """The text, without the user and the password that a URI in it may hold."""
+    return re.sub(r"://[^/@\s]+@", "://***@", text)

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-import sys
 import tempfile
 import warnings
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 from penguins.errors import ModelError, first_sentence
 from penguins.spec import PENGUINS, Spec
 
 if TYPE_CHECKING:
     import pandas as pd
-    from mlflow.models import Model
-    from mlflow.models.model import ModelInfo
     from mlflow.models.signature import ModelSignature
     from onnx import ModelProto
     from pyspark.ml import PipelineModel
@@ -34,32 +31,27 @@ PARITY_ROWS = 10_000
 """How many test rows at most the Spark model and its twin are compared on."""
 
 
-def save_model(
-    path: str,
-    mlflow_model: Model,
-    *,
+def write(
+    path: Path,
     spark_model: PipelineModel,
     onnx_model: ModelProto,
     signature: ModelSignature,
     input_example: pd.DataFrame,
-    **_: Any,
 ) -> None:
-    """Write the three flavors to the folder `path`, which must not exist yet.
-
-    This is the function that MLflow's `Model.log` calls with this module as the flavor.
-    """
+    """Write the model with its three flavors to the folder `path`, which must not exist yet."""
     import mlflow.onnx
     import mlflow.pyfunc
     import mlflow.spark
     from mlflow.models import Model
     from mlflow.models.model import MLMODEL_FILE_NAME
 
+    model = Model()
     # Without given requirements MLflow starts a second Spark process to find them out.
     requirements = [f"{name}=={version(name)}" for name in SERVING_PACKAGES]
     mlflow.spark.save_model(
         spark_model,
-        path,
-        mlflow_model=mlflow_model,
+        str(path),
+        mlflow_model=model,
         pip_requirements=requirements,
         signature=signature,
         input_example=input_example,
@@ -68,41 +60,16 @@ def save_model(
         onnx_folder = Path(folder, "onnx")
         mlflow.onnx.save_model(onnx_model, str(onnx_folder), pip_requirements=requirements)
         shutil.copy(onnx_folder / ONNX_FILE, path)
-        mlflow_model.add_flavor("onnx", **Model.load(str(onnx_folder)).flavors["onnx"])
+        model.add_flavor("onnx", **Model.load(str(onnx_folder)).flavors["onnx"])
     mlflow.pyfunc.add_to_model(
-        mlflow_model,
-        loader_module=_copy_scorer(Path(path, "code")),
+        model,
+        loader_module=_copy_scorer(path / "code"),
         data=ONNX_FILE,
         code="code",
         conda_env="conda.yaml",
         python_env="python_env.yaml",
     )
-    mlflow_model.save(str(Path(path, MLMODEL_FILE_NAME)))
-
-
-def log(
-    spark_model: PipelineModel,
-    onnx_model: ModelProto,
-    signature: ModelSignature,
-    input_example: pd.DataFrame,
-    *,
-    metadata: dict[str, Any] | None = None,
-) -> ModelInfo:
-    """Log the model to the active run under the name `model`."""
-    from mlflow.models import Model
-
-    logged: ModelInfo = Model.log(
-        artifact_path=None,
-        name="model",
-        flavor=sys.modules[__name__],
-        flavor_name="penguins",
-        metadata=metadata,
-        spark_model=spark_model,
-        onnx_model=onnx_model,
-        signature=signature,
-        input_example=input_example,
-    )
-    return logged
+    model.save(str(path / MLMODEL_FILE_NAME))
 
 
 def save(
@@ -113,8 +80,6 @@ def save(
     signature: ModelSignature | None = None,
 ) -> None:
     """Save a fitted pipeline as a model folder. Raises ModelError when there is something at `path` already."""
-    from mlflow.models import Model
-
     from penguins.export import to_onnx
 
     if Path(path).exists():
@@ -125,14 +90,7 @@ def save(
     parent = Path(path).resolve().parent
     parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=parent, prefix=".saving-") as folder:
-        save_model(
-            str(Path(folder, "model")),
-            Model(),
-            spark_model=model,
-            onnx_model=onnx_model,
-            signature=signature,
-            input_example=input_example,
-        )
+        write(Path(folder, "model"), model, onnx_model, signature, input_example)
         Path(folder, "model").rename(path)
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -30,14 +30,14 @@ def active_run(experiment: str | None, run_name: str | None) -> Iterator[mlflow.
     """
     import mlflow
 
-    with ExitStack() as stack:
-        run = mlflow.active_run()
-        if run is None:
-            # A job's run, which MLFLOW_RUN_ID names, is in an experiment already.
-            is_job = "MLFLOW_RUN_ID" in os.environ
-            where = None if experiment is None or is_job else tracking.experiment_id(experiment)
-            run = stack.enter_context(mlflow.start_run(run_name=run_name, experiment_id=where))
-        stack.enter_context(_reason_kept())
+    if (run := mlflow.active_run()) is not None:
+        with _reason_kept():
+            yield run
+        return
+    # A job's run, which MLFLOW_RUN_ID names, is in an experiment already.
+    is_job = "MLFLOW_RUN_ID" in os.environ
+    where = None if experiment is None or is_job else tracking.experiment_id(experiment)
+    with _ended(mlflow.start_run(run_name=run_name, experiment_id=where)) as run:
         yield run
 
 
@@ -49,8 +49,23 @@ def new_run(experiment_id: str, run_name: str) -> Iterator[mlflow.ActiveRun]:
     """
     import mlflow
 
-    with mlflow.start_run(experiment_id=experiment_id, run_name=run_name, nested=True) as run, _reason_kept():
+    with _ended(mlflow.start_run(experiment_id=experiment_id, run_name=run_name, nested=True)) as run:
         yield run
+
+
+@contextmanager
+def _ended(run: mlflow.ActiveRun) -> Iterator[mlflow.ActiveRun]:
+    """End the run after the block, as FAILED if the block failed; a store that is gone doesn't hide the failure."""
+    import mlflow
+
+    try:
+        with _reason_kept():
+            yield run
+    except BaseException:
+        with suppress(Exception), tracking.impatient():
+            mlflow.end_run("FAILED")
+        raise
+    mlflow.end_run()
 
 
 @contextmanager
@@ -62,7 +77,7 @@ def _reason_kept() -> Iterator[None]:
         yield
     except BaseException as error:
         # What went wrong is worth more than that the reason couldn't be kept.
-        with suppress(Exception):
+        with suppress(Exception), tracking.impatient():
             mlflow.set_tag("failure", first_sentence(error))
         raise
 
@@ -82,8 +97,16 @@ def versions() -> dict[str, str]:
     return versions
 
 
-def log_inputs(profiles: Mapping[str, Profile], source: str | None) -> None:
-    """Log the training and the test rows as inputs of the run: where they come from, their digest, their number."""
+@dataclass(frozen=True)
+class Input:
+    """A set of rows as a run names it: what stands for their values, and how many there are."""
+
+    digest: str
+    rows: int
+
+
+def log_inputs(inputs: Mapping[str, Input], source: str | None) -> None:
+    """Log sets of rows by name as inputs of the run: where they come from, their digest, their number."""
     import mlflow
     from mlflow.data.code_dataset_source import CodeDatasetSource
     from mlflow.data.meta_dataset import MetaDataset
@@ -93,25 +116,23 @@ def log_inputs(profiles: Mapping[str, Profile], source: str | None) -> None:
     mlflow.log_inputs(
         datasets=[
             # MLflow leaves a property abstract here that it never calls.
-            MetaDataset(origin, name=name, digest=profile.digest)  # type: ignore[abstract]
-            for name, profile in profiles.items()
+            MetaDataset(origin, name=name, digest=given.digest)  # type: ignore[abstract]
+            for name, given in inputs.items()
         ],
-        contexts=list(profiles),
-        tags_list=[{"rows": str(profile.rows)} for profile in profiles.values()],
+        contexts=list(inputs),
+        tags_list=[{"rows": str(given.rows)} for given in inputs.values()],
     )
 
 
-def log_artifacts(model: PipelineModel, confusion: evaluate.Confusion, spec: Spec, reasons: dict[str, int]) -> None:
-    """Log the pictures, the classification table, and why rows were set aside."""
-    import mlflow
-
+def write_artifacts(
+    folder: Path, model: PipelineModel, confusion: evaluate.Confusion, spec: Spec, reasons: Mapping[str, int]
+) -> None:
+    """Write the pictures, the classification table, and why rows were set aside."""
     matrix = cast("LogisticRegressionModel", model.stages[-1]).coefficientMatrix.toArray()
-    with tempfile.TemporaryDirectory() as folder:
-        plots.confusion_matrix(confusion).savefig(Path(folder, "confusion_matrix.png"))
-        plots.coefficients(matrix, spec.features, spec.classes).savefig(Path(folder, "coefficients.png"))
-        Path(folder, "report.txt").write_text(evaluate.report(confusion))
-        Path(folder, "quarantined.json").write_text(json.dumps(reasons, indent=2))
-        mlflow.log_artifacts(folder)
+    plots.confusion_matrix(confusion).savefig(folder / "confusion_matrix.png")
+    plots.coefficients(matrix, spec.features, spec.classes).savefig(folder / "coefficients.png")
+    (folder / "report.txt").write_text(evaluate.report(confusion))
+    (folder / "quarantined.json").write_text(json.dumps(dict(reasons), indent=2))
 
 
 def description(metrics: Mapping[str, float], rows: Mapping[str, int], spec: Spec) -> str:

@@ -16,6 +16,7 @@ from penguins.errors import ModelError, StoreError, first_sentence
 from penguins.tracking import Tracking, experiment_id
 
 if TYPE_CHECKING:
+    from mlflow.entities import Run
     from mlflow.models import Model
 
 
@@ -147,26 +148,38 @@ def copy_version(
         try:
             source.activate()
             original = source.client().get_model_version(name, str(version))
-            run = source.client().get_run(original.run_id).data if original.run_id else None
+            found = source.client().get_run(original.run_id) if original.run_id else None
             model_folder = mlflow.artifacts.download_artifacts(origin, dst_path=folder)
         except MlflowException as error:
             before.activate()
             raise ModelError(f"{origin} can't be read from {source.tracking_uri}: {first_sentence(error)}") from error
         try:
             target.activate()
-            with mlflow.start_run(experiment_id=experiment_id(experiment), run_name=f"copy of {name} {version}"):
-                if run is not None:
-                    mlflow.log_params(run.params)
-                    mlflow.log_metrics(run.metrics)
-                    mlflow.set_tags({key: value for key, value in run.tags.items() if not key.startswith("mlflow.")})
+            with mlflow.start_run(
+                experiment_id=experiment_id(experiment), run_name=f"copy of {name} {version}"
+            ) as copy:
+                if found is not None:
+                    _copy_run(found, copy.info.run_id)
                 mlflow.set_tag("copied_from", origin)
-                logged = _log_folder(model_folder)
+                logged = log_folder(model_folder)
             tags = {**original.tags, "copied_from": origin}
             return register(logged, copy_as or name, description=original.description or "", tags=tags)
         except MlflowException as error:
             raise StoreError(f"{origin} can't be copied to {target.tracking_uri}: {first_sentence(error)}") from error
         finally:
             before.activate()
+
+
+def _copy_run(run: Run, run_id: str) -> None:
+    """Log what another store's run holds, but for its artifacts, to the run `run_id` of the active store."""
+    import mlflow
+
+    mlflow.log_params(run.data.params)
+    mlflow.log_metrics(run.data.metrics)
+    mlflow.set_tags({key: value for key, value in run.data.tags.items() if not key.startswith("mlflow.")})
+    if run.inputs is not None and run.inputs.dataset_inputs:
+        # From them the gate makes the test rows again.
+        mlflow.MlflowClient().log_inputs(run_id, run.inputs.dataset_inputs)
 
 
 def save_model(path: str, mlflow_model: Model, *, folder: str, **_: Any) -> None:
@@ -181,7 +194,8 @@ def save_model(path: str, mlflow_model: Model, *, folder: str, **_: Any) -> None
     mlflow_model.save(str(Path(path, MLMODEL_FILE_NAME)))
 
 
-def _log_folder(folder: str) -> str:
+def log_folder(folder: str) -> str:
+    """Log a copy of the model in `folder` to the active run under the name `model`, and return its URI."""
     from mlflow.models import Model
 
     flavor = sys.modules[__name__]

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from penguins.errors import StoreError, without_secrets
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -42,11 +46,51 @@ class Tracking:
 
         return MlflowClient(self.tracking_uri, self.registry_uri or self.tracking_uri)
 
+    def require_reachable(self, patience: float = 10.0) -> None:
+        """Raise StoreError if the server doesn't answer within `patience` seconds, or a local store has no place.
+
+        MLflow itself would go on trying for minutes.
+        """
+        for uri in dict.fromkeys((self.tracking_uri, self.registry_uri or self.tracking_uri)):
+            if uri.startswith(("http://", "https://")):
+                _require_answer(uri, patience)
+        if self.folder is not None and not os.access(self.folder, os.W_OK):
+            raise StoreError(f"{self.folder} is no folder that can be written to: name another place (--tracking-uri).")
+
     @property
     def folder(self) -> Path | None:
         """The folder of a local store; None for a server."""
         prefix = "sqlite:///"
         return Path(self.tracking_uri.removeprefix(prefix)).parent if self.tracking_uri.startswith(prefix) else None
+
+
+@contextmanager
+def impatient() -> Iterator[None]:
+    """Within the block MLflow asks a server once, and doesn't try again for minutes."""
+    name = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
+    before = os.environ.get(name)
+    os.environ[name] = "0"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
+
+
+def _require_answer(uri: str, patience: float) -> None:
+    import requests
+
+    insecure = os.environ.get("MLFLOW_TRACKING_INSECURE_TLS", "").lower() in {"true", "1"}
+    try:
+        # Whatever it answers: a server that wants to know who asks is there.
+        requests.get(f"{uri.rstrip('/')}/health", timeout=patience, verify=not insecure)
+    except requests.RequestException as error:
+        raise StoreError(
+            f"The MLflow server {without_secrets(uri)} doesn't answer ({type(error).__name__}): "
+            "start it, or name another one (--tracking-uri, MLFLOW_TRACKING_URI)."
+        ) from error
 
 
 def experiment_id(name: str) -> str:

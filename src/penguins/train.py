@@ -9,7 +9,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from penguins import data, evaluate, export, flavor, pipeline, record, registry
+from penguins import data, evaluate, export, flavor, outcome, pipeline, record
 from penguins.config import Report, TrainingParameters, silent
 from penguins.data import Profile
 from penguins.errors import DataError
@@ -139,7 +139,8 @@ def train_model(
 
     With `register_as` the model becomes the next version of that registered model, the last thing that happens.
     Raises ParameterError or DataError before any run is made; a failure after that ends the run as FAILED with
-    the reason in the tag `failure`, and registers nothing.
+    the reason in the tag `failure`, and registers nothing. When the store fails after the model is fitted, the model is
+    kept in a folder that the StoreError names (`outcome.log_kept` logs it).
     """
     import mlflow
 
@@ -161,7 +162,8 @@ def train_model(
         mlflow.log_params(params)
         made_by = record.versions()
         mlflow.set_tags({**made_by, **(tags or {})})
-        record.log_inputs(profiles, source)
+        inputs = {name: record.Input(profile.digest, profile.rows) for name, profile in profiles.items()}
+        record.log_inputs(inputs, source)
         report(STEPS[1])
         features = pipeline.fit_features(training, spec)
         report(STEPS[2])
@@ -178,23 +180,28 @@ def train_model(
         sample = flavor.collect_sample(scored, spec)
         metrics["parityMaxDifference"] = flavor.largest_difference(sample, onnx_model, spec)
         report(STEPS[4])
-        mlflow.log_metrics({**metrics, **{f"rows_{name}": count for name, count in rows.items()}})
-        record.log_artifacts(model, confusion, spec, dict(reasons or {}))
         example = sample[list(spec.features)].head(EXAMPLE_ROWS)
-        signature = signature or flavor.infer_signature(onnx_model, example)
-        logged = flavor.log(model, onnx_model, signature, example)
-        version = None
-        if register_as is not None:
-            version = registry.register(
-                logged.model_uri,
-                register_as,
-                description=description or record.description(metrics, rows, spec),
-                tags={**record.version_tags(made_by, profiles, metrics), **(tags or {})},
-            )
+        summary = outcome.Summary(
+            experiment=experiment,
+            run_name=run_name,
+            params=params,
+            tags={**made_by, **(tags or {})},
+            source=source,
+            inputs=inputs,
+            metrics={**metrics, **{f"rows_{name}": count for name, count in rows.items()}},
+            register_as=register_as,
+            description=description or record.description(metrics, rows, spec),
+            version_tags={**record.version_tags(made_by, profiles, metrics), **(tags or {})},
+        )
+        with outcome.folder(summary) as place:
+            record.write_artifacts(place / outcome.ARTIFACTS, model, confusion, spec, reasons or {})
+            signature = signature or flavor.infer_signature(onnx_model, example)
+            flavor.write(place / outcome.MODEL, model, onnx_model, signature, example)
+            model_uri, version = outcome.log(place, summary)
     return TrainedModel(
         run_id=run.info.run_id,
         experiment_id=run.info.experiment_id,
-        model_uri=logged.model_uri,
+        model_uri=model_uri,
         registered_model=register_as,
         version=version,
         params=params,

@@ -1,0 +1,129 @@
+"""What a training run leaves: first a folder, then an MLflow run; a folder that could not be logged is kept."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from penguins import record, registry
+from penguins.errors import ModelError, PenguinsError, StoreError, first_sentence
+
+SUMMARY, ARTIFACTS, MODEL = "run.json", "artifacts", "model"
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a run says beside its model and its pictures: plain values, that a file can hold."""
+
+    experiment: str | None
+    run_name: str | None
+    params: Mapping[str, int | float]
+    tags: Mapping[str, str]
+    source: str | None
+    inputs: Mapping[str, record.Input]
+    metrics: Mapping[str, float]
+    register_as: str | None
+    description: str
+    version_tags: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Logged:
+    """Where a logged outcome stands."""
+
+    run_id: str
+    experiment_id: str
+    model_uri: str
+    registered_model: str | None
+    version: int | None
+
+
+@contextmanager
+def folder(summary: Summary) -> Iterator[Path]:
+    """A folder to write `artifacts` and `model` to and to log from, gone after the block.
+
+    When the block fails after the model was written, the folder is kept, and StoreError says where, and how to log it.
+    """
+    place = Path(tempfile.mkdtemp(prefix="penguins-"))
+    try:
+        (place / SUMMARY).write_text(json.dumps(asdict(summary), indent=2))
+        (place / ARTIFACTS).mkdir()
+        yield place
+    except Exception as error:
+        if not (place / MODEL / "MLmodel").exists():
+            raise
+        kept = _keep(place)
+        said = str(error) if isinstance(error, PenguinsError) else f"The run can't be logged: {first_sentence(error)}"
+        raise StoreError(
+            f"{said.rstrip('.')}; the fitted model is kept in {kept}, and `penguins log {kept}` logs it."
+        ) from error
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+
+
+def log(place: Path, summary: Summary) -> tuple[str, int | None]:
+    """Log the metrics, the artifacts and the model in `place` to the active run; register the model if it has a name.
+
+    Returns the model's URI and the version.
+    """
+    import mlflow
+
+    mlflow.log_metrics(dict(summary.metrics))
+    mlflow.log_artifacts(str(place / ARTIFACTS))
+    model_uri = registry.log_folder(str(place / MODEL))
+    if summary.register_as is None:
+        return model_uri, None
+    version = registry.register(
+        model_uri, summary.register_as, description=summary.description, tags=summary.version_tags
+    )
+    return model_uri, version
+
+
+def log_kept(place: Path) -> Logged:
+    """Log a folder that was kept when its run could not be logged, to a new run in the active store.
+
+    Raises ModelError when the folder holds no outcome, StoreError when it can't be logged again; it stays in any case.
+    """
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    summary = _read(place)
+    try:
+        with record.active_run(summary.experiment, summary.run_name) as run:
+            mlflow.log_params(dict(summary.params))
+            mlflow.set_tags(dict(summary.tags))
+            record.log_inputs(summary.inputs, summary.source)
+            model_uri, version = log(place, summary)
+    except (MlflowException, OSError) as error:
+        raise StoreError(f"{place} can't be logged: {first_sentence(error)}") from error
+    return Logged(run.info.run_id, run.info.experiment_id, model_uri, summary.register_as, version)
+
+
+def _read(place: Path) -> Summary:
+    try:
+        values: dict[str, Any] = json.loads((place / SUMMARY).read_text())
+        values["inputs"] = {name: record.Input(**described) for name, described in values["inputs"].items()}
+        return Summary(**values)
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise ModelError(
+            f"{place} holds no training run: give the folder that a failed `penguins train` has named."
+        ) from error
+
+
+def _keep(place: Path) -> Path:
+    """Copy the folder to where the user works, or, if that can't be written to, to another temporary one."""
+    for parent in (Path.cwd(), Path(tempfile.gettempdir())):
+        kept = Path(parent, f"penguins-kept-{place.name.removeprefix('penguins-')}")
+        try:
+            shutil.copytree(place, kept)
+        except OSError:
+            shutil.rmtree(kept, ignore_errors=True)
+        else:
+            return kept
+    raise StoreError("The fitted model could not be kept: neither this folder nor the temporary one takes it.")
