@@ -27,11 +27,13 @@ pytestmark = [pytest.mark.spark, pytest.mark.slow]
 
 TRAIN = """
 import json, sys
-from penguins import flavor, session, tracking, train
+from penguins import flavor, predict, session, tracking, train
 tracking.Tracking.local(sys.argv[2]).activate()
 with session.running_session() as spark:
     trained = train.train_from_source(spark, sys.argv[1], register_as="penguin_predictor")
-    regression = flavor.load_spark(f"models:/penguin_predictor/{trained.version}").stages[-1]
+    uri = f"models:/penguin_predictor/{trained.version}"
+    regression = flavor.load_spark(uri).stages[-1]
+    scored = predict.predict(spark, sys.argv[1], sys.argv[2] + "/scored.csv", model_uri=uri)
     print(json.dumps({
         "session": type(spark).__module__,
         "master": None if "connect" in type(spark).__module__ else spark.sparkContext.master,
@@ -39,6 +41,7 @@ with session.running_session() as spark:
         "intercepts": regression.interceptVector.toArray().tolist(),
         "species": flavor.load_scorer(trained.model_uri).predict(trained.input_example)["species"].tolist(),
         "metrics": trained.metrics,
+        "scored": [scored.rows, scored.classes],
     }))
 """
 
