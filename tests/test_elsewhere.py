@@ -1,4 +1,4 @@
-"""The same training on other Sparks: a cluster of separate processes, and over Spark Connect."""
+"""The same training and scoring on other Sparks: a cluster of separate processes, and over Spark Connect."""
 
 from __future__ import annotations
 
@@ -126,6 +126,7 @@ def test_a_cluster_of_two_workers_gives_the_same_model(tmp_path: Path, expected:
     assert text.count("Launching executor") == 2, "both workers took part"
     np.testing.assert_allclose(result["coefficients"], expected["coefficients"], atol=1e-6, rtol=0)
     assert result["metrics"]["accuracy"] == expected["metrics"]["accuracy"]
+    assert result["scored"] == [344, {"Adelie": 153, "Gentoo": 123, "Chinstrap": 66}]
 
 
 def test_spark_connect_gives_the_same_model(tmp_path: Path, expected: dict[str, Any]) -> None:
@@ -133,4 +134,5 @@ def test_spark_connect_gives_the_same_model(tmp_path: Path, expected: dict[str, 
     assert result["session"] == "pyspark.sql.connect.session"
     np.testing.assert_allclose(result["coefficients"], expected["coefficients"], atol=1e-6, rtol=0)
     assert result["metrics"]["accuracy"] == expected["metrics"]["accuracy"]
+    assert result["scored"] == [344, {"Adelie": 153, "Gentoo": 123, "Chinstrap": 66}]
     assert set(result["species"]) <= {"Adelie", "Gentoo", "Chinstrap"}

@@ -173,9 +173,7 @@ def assert_same_answers(scored: DataFrame, birds: pd.DataFrame) -> None:
     assert answers["prediction"].tolist() == expected["prediction"].tolist()
     name = "species" if "species" in answers else "predicted_species"
     assert answers[name].tolist() == expected["species"].tolist()
-    np.testing.assert_allclose(
-        answers[PROBABILITIES].to_numpy(), expected[PROBABILITIES].to_numpy(), rtol=0, atol=1e-9
-    )
+    np.testing.assert_allclose(answers[PROBABILITIES].to_numpy(), expected[PROBABILITIES].to_numpy(), rtol=0, atol=1e-9)
 
 
 @pytest.mark.spark
@@ -233,9 +231,7 @@ def test_columns_that_differ_only_in_case_are_told(spark: SparkSession, model: P
     df = data.read(spark, PENGUINS_CSV).selectExpr("*", "1 as note", "2 as NOTE")
     with pytest.raises(DataError) as told:
         score(df, model)
-    assert str(told.value) == (
-        "The data has note, NOTE, which differ in nothing but upper and lower case: rename one."
-    )
+    assert str(told.value) == ("The data has note, NOTE, which differ in nothing but upper and lower case: rename one.")
 
 
 @pytest.mark.spark
@@ -296,9 +292,7 @@ def test_the_birds_with_their_species_go_to_parquet_and_from_there_to_a_table(
         assert dict(table.dtypes)["reasons_2"] == "array<string>"
         with pytest.raises(DataError) as told:
             predict.predict(spark, PENGUINS_CSV, "scored_twice")
-        assert str(told.value) == (
-            "scored_twice exists already: give another --output, or --overwrite to replace it."
-        )
+        assert str(told.value) == ("scored_twice exists already: give another --output, or --overwrite to replace it.")
         with pytest.raises(DataError) as told:
             predict.predict(spark, "scored_twice", "spark_catalog.default.scored_twice", overwrite=True)
         assert str(told.value) == (
@@ -349,7 +343,9 @@ def test_the_input_is_never_overwritten(spark: SparkSession, model: PipelineMode
     ):
         with pytest.raises(DataError) as told:
             predict.predict(spark, read, output, overwrite=True)
-        assert str(told.value) == f"{output} is where the rows are read from ({read}): give another place for the result."
+        assert (
+            str(told.value) == f"{output} is where the rows are read from ({read}): give another place for the result."
+        )
     assert source.read_text() == (tmp_path / "same.csv").read_text() == "\n".join(MIXED) + "\n"
 
 
@@ -480,9 +476,7 @@ def test_a_place_that_cant_be_written_and_a_model_that_isnt_there_are_told(
 
 @pytest.mark.spark
 @pytest.mark.slow
-def test_the_command_scores_a_file_with_the_champion(
-    champion: tuple[PipelineModel, Path], tmp_path: Path
-) -> None:
+def test_the_command_scores_a_file_with_the_champion(champion: tuple[PipelineModel, Path], tmp_path: Path) -> None:
     lines(tmp_path / "birds.csv", *MIXED)
     store = f"sqlite:///{champion[1] / 'mlflow.db'}"
     options = ["--data", "birds.csv", "--output", "scored.csv", "--tracking-uri", store]

@@ -284,9 +284,7 @@ def _reasons(df: DataFrame, spec: Spec, texts: dict[str, Column]) -> list[Column
     for numeric in spec.numeric:
         allowed = f"{numeric.minimum:g} to {numeric.maximum:g} {numeric.unit}".rstrip()
         is_inside = _number(df, numeric.name).between(numeric.minimum, numeric.maximum)
-        reasons.append(
-            _number_reason(df, numeric.name, texts).when(~is_inside, f"{numeric.name} is outside {allowed}")
-        )
+        reasons.append(_number_reason(df, numeric.name, texts).when(~is_inside, f"{numeric.name} is outside {allowed}"))
     code = _number(df, spec.label)
     known = code.isin([float(place) for place in range(len(spec.classes))])
     reasons.append(

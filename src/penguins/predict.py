@@ -192,4 +192,6 @@ def _reasons(answers: Answers) -> dict[str, int]:
 def _require_distinct(df: DataFrame) -> None:
     names = [name.lower() for name in df.columns]
     if twice := [name for name in df.columns if names.count(name.lower()) > 1]:
-        raise DataError(f"The data has {', '.join(twice)}, which differ in nothing but upper and lower case: rename one.")
+        raise DataError(
+            f"The data has {', '.join(twice)}, which differ in nothing but upper and lower case: rename one."
+        )

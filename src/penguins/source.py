@@ -127,8 +127,7 @@ def _read_csv(spark: SparkSession, source: str, spec: Spec, required: tuple[str,
     missing = [name for name in required if name not in header]
     if len(missing) == len(required):
         raise DataError(
-            f"{source} has no header: its first line must name {', '.join(required)}, "
-            f"but reads {','.join(header)!r}."
+            f"{source} has no header: its first line must name {', '.join(required)}, but reads {','.join(header)!r}."
         )
     if missing:
         raise DataError(f"{source} lacks {columns_named(missing)}; its header has {', '.join(header)}.")

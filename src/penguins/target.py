@@ -79,9 +79,7 @@ def write(df: DataFrame, target: str, check: Callable[[DataFrame], T], *, overwr
     return check(written)
 
 
-def _write_beside(
-    df: DataFrame, path: Path, target: str, check: Callable[[DataFrame], T], overwrite: bool
-) -> T:
+def _write_beside(df: DataFrame, path: Path, target: str, check: Callable[[DataFrame], T], overwrite: bool) -> T:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
