@@ -147,6 +147,38 @@ def predict(many_birds: str, repetitions: int) -> dict[str, float]:
     }
 
 
+def batch(source: str, repetitions: int) -> dict[str, Any]:
+    """Seconds of `penguins.predict` and of MLflow's `spark_udf` on many rows, Parquet to Parquet, by turns."""
+    import mlflow.pyfunc
+    from pyspark.sql import functions as F
+
+    from penguins import predict, train
+    from penguins.spec import PENGUINS
+
+    spark = _our_session()
+    trained = train.train_from_source(spark, REAL_BIRDS, experiment="batch", register_as="penguin_predictor")
+    uri = f"models:/{trained.registered_model}/{trained.version}"
+    probabilities = ", ".join(f"probability_{name} double" for name in PENGUINS.classes)
+    answer = f"prediction long, species string, {probabilities}"
+
+    def ours() -> None:
+        predict.predict(spark, source, "ours.parquet", model_uri=uri, overwrite=True)
+
+    def spark_udf() -> None:
+        udf = mlflow.pyfunc.spark_udf(spark, uri, result_type=answer, env_manager="local")
+        rows = spark.read.parquet(source)
+        answered = rows.withColumn("answer", udf(F.struct(*PENGUINS.features))).select(*rows.columns, "answer.*")
+        answered.write.mode("overwrite").parquet("spark_udf.parquet")
+
+    seconds: dict[str, list[float]] = {"ours": [], "spark_udf": []}
+    for _ in range(repetitions + 1):
+        seconds["ours"].append(_seconds(ours))
+        seconds["spark_udf"].append(_seconds(spark_udf))
+    written = {name: spark.read.parquet(f"{name}.parquet") for name in seconds}
+    counts = {name: df.where("prediction is not null").count() for name, df in written.items()}
+    return {"rows": counts, "seconds": {name: times[1:] for name, times in seconds.items()}}
+
+
 def _our_session() -> SparkSession:
     from penguins.session import spark_session
 
@@ -219,5 +251,5 @@ def _seconds(call: Callable[[], object]) -> float:
 
 if __name__ == "__main__":
     name, arguments, result = sys.argv[1:]
-    functions = {f.__name__: f for f in (birds, warm, lab_run, our_run, scikit_learn_run, scaling, predict)}
+    functions = {f.__name__: f for f in (birds, warm, lab_run, our_run, scikit_learn_run, scaling, predict, batch)}
     Path(result).write_text(json.dumps(functions[name](**json.loads(arguments))))

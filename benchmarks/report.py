@@ -52,6 +52,10 @@ Where several repetitions are made, the lab and ours take turns and the median c
 - **One prediction**: `mlflow.pyfunc.load_model(...).predict` of one bird, for the lab's model (MLflow's wrapper of its
   Spark flavor) and for ours (its JVM-free `python_function`); and `PipelineModel.transform(...).collect()` of a Spark
   frame with that bird.
+- **Rows scored in a batch**: from Parquet to Parquet, in one warm session. Ours is `penguins predict`, which scores
+  with the Spark flavor, checks every value, and counts what it wrote. Beside it stands not the lab, which has no batch,
+  but MLflow's `spark_udf` (`env_manager="local"`) of the same version, which sends the rows to Python processes that
+  ask the JVM-free `python_function`; it checks nothing it writes, and one unusable value fails the job.
 - **Growth of the cost per row**: the most that a row costs more at one size than at the next smaller one, from
   100,000 rows up. 1 is linear, less is better than linear, and up to 1.1 passes for noise.
 """
@@ -105,6 +109,11 @@ def rows(results: dict[str, Any]) -> list[Row]:
         table.append(_ratio("one prediction, `transform`", predict["transform"], ours, None))
         speed = predict["rows"] / predict["python_function_many"]
         table.append(Row(f"{predict['rows']:,} predictions", "", f"{speed:,.0f} rows/s"))
+    if batch := results.get("batch"):
+        ours, udf = (statistics.median(batch["seconds"][name]) for name in ("ours", "spark_udf"))
+        rows_scored = batch["rows"]["ours"]
+        speeds = f"{rows_scored / udf:,.0f} rows/s", f"{rows_scored / ours:,.0f} rows/s"
+        table.append(Row(f"{rows_scored:,} rows scored in a batch, beside `spark_udf`", *speeds, f"{udf / ours:.2f}"))
     if scaling := results.get("scaling"):
         growth = _growth(_cost_per_row(scaling))
         if growth:

@@ -16,9 +16,9 @@ PACKAGE = ROOT / "src" / "penguins"
 # what stands before it in the row.
 LAYERS = [
     ["errors", "config", "spec", "scorer"],
-    ["source", "data", "pipeline", "evaluate", "export", "plots"],
+    ["source", "target", "data", "pipeline", "evaluate", "export", "plots"],
     ["java", "session", "tracking", "record", "flavor", "registry", "outcome", "champion"],
-    ["train", "promote"],
+    ["train", "promote", "predict"],
     ["show", "ui", "demo", "cli", "__main__"],
 ]
 

@@ -95,7 +95,7 @@ def test_every_command_stands_in_the_readme() -> None:
 def test_every_option_shown_exists() -> None:
     known = {option for command in cli.main.commands.values() for param in command.params for option in param.opts}
     for document in DOCUMENTS:
-        for line in re.findall(r"penguins (?:train|promote|rollback|log|ui|demo)[^\n`|]*", document.read_text()):
+        for line in re.findall(rf"penguins (?:{'|'.join(cli.main.commands)})[^\n`|]*", document.read_text()):
             assert set(re.findall(r"--[a-z-]+", line)) <= known | {"--help"}, f"{document.name}: {line}"
 
 

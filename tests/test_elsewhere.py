@@ -1,4 +1,4 @@
-"""The same training on other Sparks: a cluster of separate processes, and over Spark Connect."""
+"""The same training and scoring on other Sparks: a cluster of separate processes, and over Spark Connect."""
 
 from __future__ import annotations
 
@@ -27,11 +27,13 @@ pytestmark = [pytest.mark.spark, pytest.mark.slow]
 
 TRAIN = """
 import json, sys
-from penguins import flavor, session, tracking, train
+from penguins import flavor, predict, session, tracking, train
 tracking.Tracking.local(sys.argv[2]).activate()
 with session.running_session() as spark:
     trained = train.train_from_source(spark, sys.argv[1], register_as="penguin_predictor")
-    regression = flavor.load_spark(f"models:/penguin_predictor/{trained.version}").stages[-1]
+    uri = f"models:/penguin_predictor/{trained.version}"
+    regression = flavor.load_spark(uri).stages[-1]
+    scored = predict.predict(spark, sys.argv[1], sys.argv[2] + "/scored.csv", model_uri=uri)
     print(json.dumps({
         "session": type(spark).__module__,
         "master": None if "connect" in type(spark).__module__ else spark.sparkContext.master,
@@ -39,6 +41,7 @@ with session.running_session() as spark:
         "intercepts": regression.interceptVector.toArray().tolist(),
         "species": flavor.load_scorer(trained.model_uri).predict(trained.input_example)["species"].tolist(),
         "metrics": trained.metrics,
+        "scored": [scored.rows, scored.classes],
     }))
 """
 
@@ -123,6 +126,7 @@ def test_a_cluster_of_two_workers_gives_the_same_model(tmp_path: Path, expected:
     assert text.count("Launching executor") == 2, "both workers took part"
     np.testing.assert_allclose(result["coefficients"], expected["coefficients"], atol=1e-6, rtol=0)
     assert result["metrics"]["accuracy"] == expected["metrics"]["accuracy"]
+    assert result["scored"] == [344, {"Adelie": 153, "Gentoo": 123, "Chinstrap": 66}]
 
 
 def test_spark_connect_gives_the_same_model(tmp_path: Path, expected: dict[str, Any]) -> None:
@@ -130,4 +134,5 @@ def test_spark_connect_gives_the_same_model(tmp_path: Path, expected: dict[str, 
     assert result["session"] == "pyspark.sql.connect.session"
     np.testing.assert_allclose(result["coefficients"], expected["coefficients"], atol=1e-6, rtol=0)
     assert result["metrics"]["accuracy"] == expected["metrics"]["accuracy"]
+    assert result["scored"] == [344, {"Adelie": 153, "Gentoo": 123, "Chinstrap": 66}]
     assert set(result["species"]) <= {"Adelie", "Gentoo", "Chinstrap"}

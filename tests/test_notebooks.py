@@ -12,6 +12,7 @@ import mlflow
 import pandas as pd
 import pytest
 
+from penguins.train import train_from_source
 from tests.conftest import PENGUINS_CSV, ROOT
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def run_notebook(path: Path, spark: SparkSession, passed: dict[str, str]) -> tup
 
 
 def test_there_are_notebooks() -> None:
-    assert [path.stem for path in NOTEBOOKS] == ["promote", "train"]
+    assert [path.stem for path in NOTEBOOKS] == ["predict", "promote", "train"]
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -124,6 +125,21 @@ def test_promote_makes_a_champion_and_then_refuses_a_worse_model(spark: SparkSes
         "its accuracy of 0.931 is not higher than the champion's 0.991",
         "its recall of Chinstrap, 0.714, is lower than the champion's 0.964 by more than 0.02",
     ]
+
+
+@pytest.mark.spark
+def test_predict_follows_the_champion(spark: SparkSession, store: Path, tmp_path: Path) -> None:
+    trained = train_from_source(spark, PENGUINS_CSV, register_as="penguin_predictor")
+    mlflow.MlflowClient().set_registered_model_alias("penguin_predictor", "champion", str(trained.version))
+    passed = {"output": str(tmp_path / "scored.parquet")}
+    exited, displayed = run_notebook(ROOT / "notebooks" / "predict.py", spark, passed)
+    assert exited == "344 rows by models:/penguin_predictor/1: 342 scored, 2 not"
+    classes, reasons, rows = displayed
+    assert classes["rows"].to_dict() == {"Adelie": 153, "Gentoo": 123, "Chinstrap": 66}
+    assert reasons["rows"].to_dict() == {
+        f"{name} is missing": 2 for name in ("BodyMass", "CulmenDepth", "CulmenLength", "FlipperLength")
+    }
+    assert rows.count() == 20
 
 
 @pytest.mark.spark

@@ -244,7 +244,31 @@ def rollback(model: str, tracking_uri: str | None, as_json: bool) -> None:
 # @@ query
 
 
-# @@ predict
+@main.command()
+@click.option("--model", default=config.DEFAULT_MODEL_URI, show_default=True, help="models:/name@alias or name/number.")
+@click.option("--data", required=True, help="A CSV or Parquet file, a folder, a URI or Volumes path, or a table name.")
+@click.option("--output", required=True, help="A path that ends with .csv or .parquet, or a table name.")
+@click.option("--overwrite", is_flag=True, help="Replace what is at the output, once the new rows are whole.")
+@tracking_option
+@json_option
+@verbose_option
+def predict(model: str, data: str, output: str, overwrite: bool, tracking_uri: str | None, as_json: bool) -> None:
+    """Score a file, a folder or a table of rows with a registered Spark model.
+
+    Every row and column comes out, with the class, the probabilities, and what scored it when. A row that can't be
+    scored has `reasons` instead of an answer. The label isn't needed.
+    """
+    from penguins import predict, show, target
+
+    target.require_free(output, overwrite)
+    with show.progress(("Starting Spark", *predict.STEPS)) as report:
+        report("Starting Spark")
+        with _working_on(data, tracking_uri) as spark:
+            scored = predict.predict(spark, data, output, model_uri=model, overwrite=overwrite, report=report)
+    if as_json:
+        click.echo(json.dumps(show.scored_as_json(scored)))
+    else:
+        show.scored(scored)
 
 
 # @@ monitor

@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import reduce
@@ -39,6 +39,7 @@ __all__ = [
     "root_cause",
     "split",
     "told",
+    "unscorable",
     "write_reasons",
 ]
 
@@ -55,20 +56,36 @@ def check(df: DataFrame, spec: Spec = PENGUINS) -> tuple[DataFrame, DataFrame]:
     """
     from pyspark.sql import functions as F
 
-    _require_types(df, spec)
-    corrupt = _corrupt_record(df)
-    rejected = [] if corrupt is None else [F.col(corrupt)]
-    is_broken = F.coalesce(*rejected, *_reasons(df, spec, {})).isNotNull()
+    _require_types(df, spec.columns, spec)
+    is_broken = _is_broken(df, _reasons(df, spec, {}))
     accepted = df.where(~is_broken).select(
         *(F.col(name).cast("string").alias(name) for name in spec.categorical),
         *(_number(df, numeric.name).alias(numeric.name) for numeric in spec.numeric),
         _number(df, spec.label).cast("int").alias(spec.label),
     )
     # Parsing a rejected line again tells text from nothing; it is slow, so only quarantined rows pay for it.
-    reasons = F.array_compact(F.array(*_reasons(df, spec, _texts(df))))
-    # Said where nothing else explains why a line was rejected, as with one field too many.
-    unexplained = F.when(F.size(reasons) == 0, F.array(F.lit("the line does not fit the header"))).otherwise(reasons)
-    return accepted, df.where(is_broken).withColumn(REASONS, unexplained)
+    return accepted, df.where(is_broken).withColumn(REASONS, _explained(_reasons(df, spec, _texts(df))))
+
+
+def unscorable(df: DataFrame, spec: Spec, known: Mapping[str, Sequence[str]]) -> Column:
+    """Why a model can't score a row: an array of sentences, or null where it can.
+
+    `known` holds the values of each categorical column that the model was fitted on. No label is needed, and a value
+    outside of its range is no reason: the model has an answer to it.
+    Raises DataError when a feature is missing or has a type that no value of the spec could have.
+    """
+    from pyspark.sql import functions as F
+
+    _require_types(df, spec.features, spec)
+
+    def reasons(texts: dict[str, Column]) -> list[Column]:
+        categories = (
+            _category_reason(name).when(~F.col(name).cast("string").isin(*labels), f"{name} is unknown to the model")
+            for name, labels in known.items()
+        )
+        return [*categories, *(_number_reason(df, numeric.name, texts) for numeric in spec.numeric)]
+
+    return F.when(_is_broken(df, reasons({})), _explained(reasons(_texts(df))))
 
 
 def count_reasons(quarantined: DataFrame) -> tuple[int, dict[str, int]]:
@@ -196,18 +213,18 @@ def cached(df: DataFrame) -> Iterator[DataFrame]:
         df.unpersist()
 
 
-def _require_types(df: DataFrame, spec: Spec) -> None:
+def _require_types(df: DataFrame, columns: tuple[str, ...], spec: Spec) -> None:
     from pyspark.sql.types import AtomicType, BinaryType, BooleanType, NumericType, StringType
 
-    require_columns(df, spec.columns, "The data")
+    require_columns(df, columns, "The data")
     # Spark doesn't tell `Island` from `island`, and would not know which one is meant.
     names = [name.lower() for name in df.columns]
-    if twice := [name for name in spec.columns if names.count(name.lower()) > 1]:
+    if twice := [name for name in columns if names.count(name.lower()) > 1]:
         raise DataError(f"The data has {columns_named(twice)} more than once, apart from upper and lower case.")
     number = (NumericType, StringType, BooleanType)
     wrong = [
         f"{name} is {df.schema[name].dataType.simpleString()}"
-        for name in spec.columns
+        for name in columns
         if not isinstance(df.schema[name].dataType, AtomicType if name in spec.categorical else number)
         or isinstance(df.schema[name].dataType, BinaryType)
     ]
@@ -241,43 +258,72 @@ def _corrupt_record(df: DataFrame) -> str | None:
     return next((field.name for field in df.schema if HEADER in field.metadata), None)
 
 
+def _is_broken(df: DataFrame, reasons: list[Column]) -> Column:
+    """Whether a row was rejected when it was read, or has one of the reasons."""
+    from pyspark.sql import functions as F
+
+    corrupt = _corrupt_record(df)
+    rejected = [] if corrupt is None else [F.col(corrupt)]
+    return F.coalesce(*rejected, *reasons).isNotNull()
+
+
+def _explained(reasons: list[Column]) -> Column:
+    """The reasons that a broken row has, as an array."""
+    from pyspark.sql import functions as F
+
+    found = F.array_compact(F.array(*reasons))
+    # Said where nothing else explains why a line was rejected, as with one field too many.
+    return F.when(F.size(found) == 0, F.array(F.lit("the line does not fit the header"))).otherwise(found)
+
+
 def _reasons(df: DataFrame, spec: Spec, texts: dict[str, Column]) -> list[Column]:
     """One text column per rule set, null where the row keeps it; `texts` holds what was written before parsing."""
     from pyspark.sql import functions as F
-    from pyspark.sql.types import StringType
 
-    def missing(name: str) -> Column:
-        gap = F.col(name).isNull()
-        if name in texts:
-            gap = gap & (texts[name].isNull() | (F.trim(texts[name]) == ""))
-        # Only text can be blank; turning every number into text to look would be the dearest part of the check.
-        is_text = isinstance(df.schema[name].dataType, StringType)
-        return gap | (F.trim(F.col(name)) == "") if is_text else gap
-
-    def not_finite(value: Column) -> Column:
-        return F.isnan(value) | (F.abs(value) == float("inf"))
-
-    reasons = []
-    for name in spec.categorical:
-        empty = F.trim(F.col(name).cast("string")) == ""
-        reasons.append(F.when(F.col(name).isNull(), f"{name} is missing").when(empty, f"{name} is empty"))
+    reasons = [_category_reason(name) for name in spec.categorical]
     for numeric in spec.numeric:
-        name, value = numeric.name, _number(df, numeric.name)
         allowed = f"{numeric.minimum:g} to {numeric.maximum:g} {numeric.unit}".rstrip()
-        reasons.append(
-            F.when(missing(name), f"{name} is missing")
-            .when(value.isNull(), f"{name} is not a number")
-            .when(not_finite(value), f"{name} is not finite")
-            .when(~value.between(numeric.minimum, numeric.maximum), f"{name} is outside {allowed}")
-        )
+        is_inside = _number(df, numeric.name).between(numeric.minimum, numeric.maximum)
+        reasons.append(_number_reason(df, numeric.name, texts).when(~is_inside, f"{numeric.name} is outside {allowed}"))
     code = _number(df, spec.label)
     known = code.isin([float(place) for place in range(len(spec.classes))])
     reasons.append(
-        F.when(missing(spec.label), f"{spec.label} is missing").when(
+        F.when(_missing(df, spec.label, texts), f"{spec.label} is missing").when(
             ~F.coalesce(known, F.lit(False)), f"{spec.label} is not a class code (0 to {len(spec.classes) - 1})"
         )
     )
     return reasons
+
+
+def _category_reason(name: str) -> Column:
+    from pyspark.sql import functions as F
+
+    empty = F.trim(F.col(name).cast("string")) == ""
+    return F.when(F.col(name).isNull(), f"{name} is missing").when(empty, f"{name} is empty")
+
+
+def _number_reason(df: DataFrame, name: str, texts: dict[str, Column]) -> Column:
+    from pyspark.sql import functions as F
+
+    value = _number(df, name)
+    not_finite = F.isnan(value) | (F.abs(value) == float("inf"))
+    return (
+        F.when(_missing(df, name, texts), f"{name} is missing")
+        .when(value.isNull(), f"{name} is not a number")
+        .when(not_finite, f"{name} is not finite")
+    )
+
+
+def _missing(df: DataFrame, name: str, texts: dict[str, Column]) -> Column:
+    from pyspark.sql import functions as F
+    from pyspark.sql.types import StringType
+
+    gap = F.col(name).isNull()
+    if name in texts:
+        gap = gap & (texts[name].isNull() | (F.trim(texts[name]) == ""))
+    # Only text can be blank; turning every number into text to look would be the dearest part of the check.
+    is_text = isinstance(df.schema[name].dataType, StringType)
+    return gap | (F.trim(F.col(name)) == "") if is_text else gap
 
 
 def _counted(classes: dict[str, int]) -> str:

@@ -40,9 +40,8 @@ def to_onnx(model: PipelineModel, spec: Spec = PENGUINS) -> ModelProto:
     import onnx
     from onnx import TensorProto, helper
 
-    indexers, scaler, regression = _stages(model, spec)
-    _require_columns(model, spec)
-    categories = {name: list(indexer.labels) for name, indexer in zip(spec.categorical, indexers, strict=True)}
+    categories = known_categories(model, spec)
+    _, scaler, regression = _stages(model, spec)
     constants: dict[str, npt.NDArray[np.float64]] = _scaling(scaler)
     nodes = [node for name, labels in categories.items() for node in _index(name, labels)]
     nodes += _scale([numeric.name for numeric in spec.numeric])
@@ -66,6 +65,16 @@ def to_onnx(model: PipelineModel, spec: Spec = PENGUINS) -> ModelProto:
     helper.set_model_props(onnx_model, {METADATA: json.dumps(_description(spec, categories))})
     onnx.checker.check_model(onnx_model, full_check=True)
     return onnx_model
+
+
+def known_categories(model: PipelineModel, spec: Spec = PENGUINS) -> dict[str, list[str]]:
+    """The values of each categorical column that the model was fitted on, the most frequent first.
+
+    Raises ModelError for a pipeline that `pipeline.build` didn't make, or made for another table.
+    """
+    indexers, _, _ = _stages(model, spec)
+    _require_columns(model, spec)
+    return {name: list(indexer.labels) for name, indexer in zip(spec.categorical, indexers, strict=True)}
 
 
 def _stages(

@@ -16,6 +16,7 @@ from penguins.config import Report
 
 if TYPE_CHECKING:
     from penguins.evaluate import Confusion
+    from penguins.predict import Scored
     from penguins.promote import Promotion
     from penguins.train import TrainedModel
 
@@ -147,7 +148,34 @@ def promotion_as_json(result: Promotion) -> dict[str, Any]:
 # @@ query
 
 
-# @@ predict
+def scored(result: Scored) -> None:
+    """Print a finished batch: rows, answers by class, what couldn't be scored and why, where it all is."""
+    console = Console(highlight=False)
+    console.print(f"\n{result.rows:,} rows: {result.scored:,} scored, {result.unscored:,} with reasons why not.")
+    for reason, count in result.reasons.items():
+        console.print(f"  {count:,} × {reason}")
+    table = Table()
+    table.add_column("class")
+    table.add_column("rows", justify="right")
+    for name, count in result.classes.items():
+        table.add_row(name, f"{count:,}")
+    console.print(table)
+    console.print(f"Version  {result.version.uri}\nWritten  {result.target}", soft_wrap=True)
+
+
+def scored_as_json(result: Scored) -> dict[str, Any]:
+    """What `penguins predict --json` prints."""
+    return {
+        "rows": result.rows,
+        "scored": result.scored,
+        "unscored": result.unscored,
+        "classes": result.classes,
+        "reasons": result.reasons,
+        "model_name": result.version.name,
+        "model_version": result.version.number,
+        "scored_at": result.scored_at.isoformat(),
+        "output": result.target,
+    }
 
 
 # @@ monitor

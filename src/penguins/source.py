@@ -25,21 +25,24 @@ SMALL = 16 * 2**20
 """Bytes; about half a million birds as CSV."""
 
 
-def read(spark: SparkSession, source: str | Path, spec: Spec = PENGUINS) -> DataFrame:
+def read(spark: SparkSession, source: str | Path, spec: Spec = PENGUINS, *, labelled: bool = True) -> DataFrame:
     """Read observations from a CSV or Parquet file, a folder of either, a URI or Volumes path, or a table by name.
 
     Returns the columns as the source has them; of a CSV, the spec's columns with declared types (text for
     categories, double for numbers and the label), any other column as text, and `_corrupt_record` with the
-    whole line where something didn't fit. Raises DataError when there is nothing to read or a column is missing.
+    whole line where something didn't fit. Unless the rows are `labelled`, the label is a column like any other: it
+    need not be there, and may hold any text.
+    Raises DataError when there is nothing to read or a column is missing.
     """
     source = located(source)
-    if not _is_path(source):
+    required = spec.columns if labelled else spec.features
+    if not is_path(source):
         df = _read_table(spark, source)
     elif _file_format(spark, source) == "csv":
-        return _read_csv(spark, source, spec)
+        return _read_csv(spark, source, spec, required)
     else:
         df = told(lambda: spark.read.parquet(_literal(source)), source)
-    require_columns(df, spec.columns, source)
+    require_columns(df, required, source)
     return df
 
 
@@ -65,7 +68,8 @@ def require_columns(df: DataFrame, columns: tuple[str, ...], what: str) -> None:
         raise DataError(f"{what} lacks {columns_named(missing)}; it has {', '.join(df.columns)}.")
 
 
-def _is_path(source: str) -> bool:
+def is_path(source: str) -> bool:
+    """Whether a source or target is a file, folder or URI by its looks; anything else is the name of a table."""
     return bool(re.search(r"[/\\:]|\.(csv|parquet)(\.\w+)?$", source))
 
 
@@ -93,15 +97,20 @@ def _file_format(spark: SparkSession, source: str) -> str:
     return found.pop().removeprefix(".")
 
 
-def _read_table(spark: SparkSession, name: str) -> DataFrame:
+def require_table_name(name: str) -> None:
+    """Raise DataError when `name` can't be that of a table."""
     if not re.fullmatch(r"[\w`-]+(\.[\w`-]+){0,2}", name):
         raise DataError(
             f"{name!r} is neither a file nor a table: give a .csv or .parquet path, or [catalog.][schema.]table."
         )
+
+
+def _read_table(spark: SparkSession, name: str) -> DataFrame:
+    require_table_name(name)
     return told(lambda: spark.read.table(name), name)
 
 
-def _read_csv(spark: SparkSession, source: str, spec: Spec) -> DataFrame:
+def _read_csv(spark: SparkSession, source: str, spec: Spec, required: tuple[str, ...]) -> DataFrame:
     from pyspark.sql.types import DoubleType, StringType, StructField, StructType
 
     reader = spark.read.options(
@@ -114,16 +123,15 @@ def _read_csv(spark: SparkSession, source: str, spec: Spec) -> DataFrame:
     )
     header = told(lambda: reader.csv(_literal(source)).columns, source)
     if not header:
-        raise DataError(f"{source} is empty: its first line must be a header with {', '.join(spec.columns)}.")
-    missing = [name for name in spec.columns if name not in header]
-    if len(missing) == len(spec.columns):
+        raise DataError(f"{source} is empty: its first line must be a header with {', '.join(required)}.")
+    missing = [name for name in required if name not in header]
+    if len(missing) == len(required):
         raise DataError(
-            f"{source} has no header: its first line must name {', '.join(spec.columns)}, "
-            f"but reads {','.join(header)!r}."
+            f"{source} has no header: its first line must name {', '.join(required)}, but reads {','.join(header)!r}."
         )
     if missing:
         raise DataError(f"{source} lacks {columns_named(missing)}; its header has {', '.join(header)}.")
-    numbers = {numeric.name for numeric in spec.numeric} | {spec.label}
+    numbers = {name for name in required if name not in spec.categorical}
     fields = [StructField(name, DoubleType() if name in numbers else StringType()) for name in header]
     # The header travels as metadata, so that `check` can read a rejected line again whatever happens to the columns.
     name = CORRUPT_RECORD
@@ -143,7 +151,7 @@ def _read_csv(spark: SparkSession, source: str, spec: Spec) -> DataFrame:
     )
 
 
-def told(attempt: Callable[[], T], source: str) -> T:
+def told(attempt: Callable[[], T], source: str, failure: str = "can't be read") -> T:
     """Run `attempt`, and turn Spark's account of a failure into one sentence about `source`."""
     from py4j.protocol import Py4JJavaError
     from pyspark.errors import PySparkException
@@ -151,7 +159,7 @@ def told(attempt: Callable[[], T], source: str) -> T:
     try:
         return attempt()
     except Py4JJavaError as error:
-        raise DataError(f"{source} can't be read: {root_cause(error)}") from error
+        raise DataError(f"{source} {failure}: {root_cause(error)}") from error
     except PySparkException as error:
         condition = error.getCondition() or ""
         if condition == "PATH_NOT_FOUND":
@@ -160,7 +168,7 @@ def told(attempt: Callable[[], T], source: str) -> T:
             ) from error
         if condition == "TABLE_OR_VIEW_NOT_FOUND":
             raise DataError(f"The table {source} doesn't exist, and no file of that name does either.") from error
-        raise DataError(f"{source} can't be read: {first_sentence(error)}") from error
+        raise DataError(f"{source} {failure}: {first_sentence(error)}") from error
 
 
 def root_cause(error: BaseException) -> str:

@@ -1,0 +1,202 @@
+"""Where rows go: a CSV file, a Parquet folder or a table, whole or not at all."""
+
+from __future__ import annotations
+
+import csv
+import re
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+from urllib.parse import unquote, urlsplit
+from uuid import uuid4
+
+from penguins.errors import DataError
+from penguins.source import is_path, located, require_table_name, told
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+T = TypeVar("T")
+
+SEPARATOR = "; "
+"""What stands between the texts of an array in a CSV file, which has no arrays."""
+
+CSV = {
+    # A quote within quotes is written twice, as RFC 4180 has it; a text keeps the spaces at its ends.
+    "escape": '"',
+    "ignoreLeadingWhiteSpace": "false",
+    "ignoreTrailingWhiteSpace": "false",
+    "timeZone": "UTC",
+}
+
+FAILURE = "can't be written"
+
+
+def require_free(target: str, overwrite: bool) -> None:
+    """Raise DataError when a path is no place for rows, or holds something that may not be overwritten."""
+    if not is_path(target):
+        require_table_name(target)
+        return
+    if not re.search(r"\.(csv|parquet)/?$", target):
+        raise DataError(f"{target} can't be written: give a path that ends with .csv or .parquet, or a table.")
+    path = _local(target)
+    if path is not None and path.exists() and not overwrite:
+        raise _taken(target)
+
+
+def require_apart(df: DataFrame, source: str | Path, target: str) -> None:
+    """Raise DataError when `target` is, holds, or lies in what `df` was read from: `source`."""
+    if is_path(target):
+        to, origin = _comparable(target), located(source)
+        files = [_comparable(file) for file in df.inputFiles()]
+        lies_in = is_path(origin) and f"{to}/".startswith(f"{_comparable(origin)}/")
+        is_read = lies_in or any(f"{file}/".startswith(f"{to}/") for file in files)
+    else:
+        is_read = not is_path(str(source)) and _full_name(df, target) == _full_name(df, str(source))
+    if is_read:
+        raise DataError(f"{target} is where the rows are read from ({source}): give another place for the result.")
+
+
+def write(df: DataFrame, target: str, check: Callable[[DataFrame], T], *, overwrite: bool = False) -> T:
+    """Write `df` beside `target`, let `check` look at what stands there, and put it in place unless that raises.
+
+    A path that ends with `.csv` becomes one file (arrays of text are joined by `; `, times are in UTC), one that ends
+    with `.parquet` a folder as Spark writes it, and anything else a table. Returns what `check` returns; of a CSV it
+    gets every column as text.
+    A file or folder on this machine, or under /Volumes, is renamed into place. A table is filled from a finished one
+    of its own, by one `saveAsTable`. At any other URI nothing can be renamed: Spark writes a folder in place, which
+    is whole when it holds `_SUCCESS`, and a `check` that raises leaves it there.
+    Raises DataError when there is something at `target` and not `overwrite`, or it can't be written.
+    """
+    require_free(target, overwrite)
+    if not is_path(target):
+        return _write_table(df, target, check, overwrite)
+    if (path := _local(target)) is not None:
+        return _write_beside(df, path, target, check, overwrite)
+    written = _save(df, target, target, "overwrite" if overwrite else "error", has_header=True)
+    return check(written)
+
+
+def _write_beside(df: DataFrame, path: Path, target: str, check: Callable[[DataFrame], T], overwrite: bool) -> T:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
+            whole = Path(folder, "parts")
+            written = _save(df, _for_spark(whole), target, "error")
+            answer = check(written)
+            if path.suffix == ".csv":
+                whole = _joined(whole, df.columns)
+            if path.exists():
+                if not overwrite:
+                    raise _taken(target)
+                _exchange(whole, path, Path(folder, "before"))
+            else:
+                whole.rename(path)
+    except OSError as error:
+        raise DataError(f"{target} {FAILURE}: {error.strerror or error}.") from error
+    return answer
+
+
+def _write_table(df: DataFrame, name: str, check: Callable[[DataFrame], T], overwrite: bool) -> T:
+    spark = df.sparkSession
+    if not overwrite and told(lambda: spark.catalog.tableExists(name), name, FAILURE):
+        raise _taken(name)
+    beside = re.sub(r"(`?)$", rf"_beside_{uuid4().hex[:8]}\1", name, count=1)
+    try:
+        told(lambda: df.write.saveAsTable(beside), name, FAILURE)
+        answer = check(spark.table(beside))
+        # Delta keeps a table's old columns otherwise; where tables are Parquet, the option means nothing.
+        writer = spark.table(beside).write.option("overwriteSchema", "true")
+        told(lambda: writer.mode("overwrite" if overwrite else "error").saveAsTable(name), name, FAILURE)
+    finally:
+        told(lambda: spark.sql(f"DROP TABLE IF EXISTS {beside}"), name, FAILURE)
+    return answer
+
+
+def _save(df: DataFrame, place: str, target: str, mode: str, *, has_header: bool = False) -> DataFrame:
+    """Write a folder of part files in the format that the name of `target` says, and read it back."""
+    spark = df.sparkSession
+    if not target.rstrip("/").endswith(".csv"):
+        told(lambda: df.write.mode(mode).parquet(place), target, FAILURE)
+        return told(lambda: spark.read.parquet(place), target)
+    flat, options = _flat(df), {**CSV, "header": str(has_header).lower()}
+    told(lambda: flat.write.mode(mode).options(**options).csv(place), target, FAILURE)
+    return _read_text(spark, place, df.columns, options)
+
+
+def _read_text(spark: SparkSession, place: str, columns: list[str], options: dict[str, str]) -> DataFrame:
+    from pyspark.sql.types import StringType, StructField, StructType
+
+    # Numbered, because Spark takes a column called `_corrupt_record` for its own, and not for one of the file.
+    schema = StructType([StructField(f"c{place}", StringType()) for place in range(len(columns))])
+    return spark.read.schema(schema).options(**options, multiLine="true").csv(place).toDF(*columns)
+
+
+def _flat(df: DataFrame) -> DataFrame:
+    """The columns with every array of text as one text."""
+    from pyspark.sql import functions as F
+    from pyspark.sql.types import ArrayType, StringType
+
+    lists = [field.name for field in df.schema if field.dataType == ArrayType(StringType(), True)]
+    lists += [field.name for field in df.schema if field.dataType == ArrayType(StringType(), False)]
+    # A quoted name, because only a spec's columns are known to be free of dots.
+    quoted = {name: F.col(f"`{name.replace('`', '``')}`") for name in lists}
+    joined = {name: F.when(column.isNotNull(), F.concat_ws(SEPARATOR, column)) for name, column in quoted.items()}
+    return df.withColumns(joined) if joined else df
+
+
+def _joined(parts: Path, header: list[str]) -> Path:
+    """One CSV file of the part files, in their order, below a header."""
+    whole = parts.with_name("whole.csv")
+    with whole.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file, lineterminator="\n").writerow(header)
+    with whole.open("ab") as file:
+        for part in sorted(parts.glob("part-*.csv")):
+            with part.open("rb") as rows:
+                shutil.copyfileobj(rows, file, 2**20)
+    return whole
+
+
+def _exchange(new: Path, place: Path, old: Path) -> None:
+    """Put `new` where something else stands, which moves to `old`; a file takes a file's place in one step."""
+    if new.is_file() and place.is_file():
+        new.replace(place)
+        return
+    place.rename(old)
+    try:
+        new.rename(place)
+    except OSError:
+        old.rename(place)
+        raise
+
+
+def _local(target: str) -> Path | None:
+    """The target as a path that this machine can rename; None for a URI that only Spark can reach."""
+    parts = urlsplit(target)
+    if parts.scheme in ("", "file"):
+        return Path(unquote(parts.path) if parts.scheme else target).absolute()
+    return None
+
+
+def _for_spark(path: Path) -> str:
+    """On a cluster, a path without a scheme would be looked for elsewhere; only Volumes have the same path there."""
+    return str(path) if path.parts[1:2] == ("Volumes",) else path.as_uri()
+
+
+def _comparable(place: str) -> str:
+    parts = urlsplit(place)
+    if parts.scheme in ("", "file", "dbfs"):
+        return str(Path(unquote(parts.path) if parts.scheme else place).resolve())
+    return place.rstrip("/")
+
+
+def _full_name(df: DataFrame, table: str) -> list[str]:
+    catalog = df.sparkSession.catalog
+    parts = table.replace("`", "").lower().split(".")
+    return [catalog.currentCatalog().lower(), catalog.currentDatabase().lower()][: 3 - len(parts)] + parts
+
+
+def _taken(target: str) -> DataError:
+    return DataError(f"{target} exists already: give another --output, or --overwrite to replace it.")
