@@ -79,6 +79,28 @@ def warm(repetitions: int, max_iter: int, reg_param: float) -> dict[str, list[fl
     return {name: times[1:] for name, times in seconds.items()}
 
 
+def tune(trials: int, lab_runs: int, max_iter: int, reg_param: float) -> dict[str, float]:
+    """Seconds of `lab_runs` of the lab's runs and of one search, on rows already read, in one warm session."""
+    from benchmarks import lab
+    from penguins import data, tune
+
+    spark = _our_session()
+    lab_rows = lab.read(spark, str(REAL_BIRDS))
+    with data.cached(data.read(spark, REAL_BIRDS)) as observations:
+        accepted, _ = data.check(observations)
+        our_rows = data.split(accepted)
+
+        def search(trials: int) -> None:
+            tune.tune_model(*our_rows, trials=trials, experiment="tune", register_as="tuned")
+
+        lab.train(*lab_rows, max_iter, reg_param)
+        search(2)
+        return {
+            "lab": _seconds(lambda: [lab.train(*lab_rows, max_iter, reg_param) for _ in range(lab_runs)]),
+            "ours": _seconds(lambda: search(trials)),
+        }
+
+
 def lab_run(source: str, max_iter: int, reg_param: float) -> dict[str, Any]:
     """The lab's procedure on many rows, after one on the real birds to warm up."""
     from pyspark.sql import SparkSession
@@ -251,5 +273,7 @@ def _seconds(call: Callable[[], object]) -> float:
 
 if __name__ == "__main__":
     name, arguments, result = sys.argv[1:]
-    functions = {f.__name__: f for f in (birds, warm, lab_run, our_run, scikit_learn_run, scaling, predict, batch)}
+    functions = {
+        f.__name__: f for f in (birds, warm, tune, lab_run, our_run, scikit_learn_run, scaling, predict, batch)
+    }
     Path(result).write_text(json.dumps(functions[name](**json.loads(arguments))))

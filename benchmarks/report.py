@@ -37,6 +37,8 @@ Where several repetitions are made, the lab and ours take turns and the median c
 - **Warm run**: rows that are read and split already, in a session that has done a run of each before. Ours counts,
   fits, evaluates, draws, logs the three-flavor model and registers it; the lab fits, evaluates, logs its model and
   saves it to a path. Both share our session, whose few shuffle partitions are a help to the lab.
+- **Tracked trials**: one search by `tune_model`, in a session as warm: fits of up to 100 iterations, a nested run for
+  each, and at the end the best parameters trained, logged and registered. The lab does its warm run three times.
 - **Whole process**: the command `penguins train` and the lab as a script with one run, from start to exit, each in an
   empty folder.
 - **Many rows**: birds resampled with noise, from the file to the logged model. Each line is a fresh process that first
@@ -95,6 +97,9 @@ def rows(results: dict[str, Any]) -> list[Row]:
     if warm := results.get("warm"):
         lab, ours = (statistics.median(warm["seconds"][name]) for name in ("lab", "ours"))
         table.append(_ratio("warm run, 342 rows", lab, ours, 5))
+    if tune := results.get("tune"):
+        what = f"{tune['trials']} tracked trials, beside {tune['lab_runs']} runs of the lab"
+        table.append(_ratio(what, tune["seconds"]["lab"], tune["seconds"]["ours"], 1))
     if process := results.get("process"):
         lab, ours = (statistics.median(run["seconds"] for run in process[name]) for name in ("lab", "ours"))
         table.append(_ratio("whole process, 344 rows", lab, ours, 2))

@@ -18,6 +18,7 @@ import click
 import psutil
 from rich.console import Console
 
+MEASUREMENTS = ("warm", "tune", "process", "big", "scaling", "predict", "batch")
 ROOT = Path(__file__).resolve().parent.parent
 REAL_BIRDS = ROOT / "data" / "penguins.csv"
 LAB_PARAMETERS = {"max_iter": 10, "reg_param": 0.2}
@@ -46,6 +47,11 @@ class Bench:
     def warm(self) -> dict[str, Any]:
         """One run on rows that are there, in a session that is warm."""
         return {**LAB_PARAMETERS, "seconds": _measure("warm", repetitions=5, **LAB_PARAMETERS)["result"]}
+
+    def tune(self) -> dict[str, Any]:
+        """A search of 20 trials beside three runs of the lab, in a session that is warm."""
+        sizes = {"trials": 20, "lab_runs": 3}
+        return {**LAB_PARAMETERS, **sizes, "seconds": _measure("tune", **sizes, **LAB_PARAMETERS)["result"]}
 
     def process(self) -> dict[str, Any]:
         """A command from start to end, by turns, each with an empty folder and store."""
@@ -105,7 +111,7 @@ class Bench:
 @click.option(
     "--only",
     multiple=True,
-    type=click.Choice(["warm", "process", "big", "scaling", "predict", "batch"]),
+    type=click.Choice(MEASUREMENTS),
     help="Measure only this, and keep the other results as they are; may be given more than once.",
 )
 @click.option("--rows", default=5_000_000, show_default=True, help="How many the big run has.")
@@ -128,7 +134,7 @@ def main(only: tuple[str, ...], rows: int, also_converged: bool, data: Path, doc
     results: dict[str, Any] = json.loads(file.read_text()) if only and file.exists() else {}
     results["machine"] = _machine()
     file.parent.mkdir(parents=True, exist_ok=True)
-    for name in only or ("warm", "process", "big", "scaling", "predict", "batch"):
+    for name in only or MEASUREMENTS:
         results[name] = getattr(bench, name)()
         file.write_text(json.dumps(results, indent=2) + "\n")
     subprocess.run([sys.executable, "-m", "benchmarks.report", str(docs.resolve())], cwd=ROOT, check=True)

@@ -16,18 +16,21 @@ PACKAGE = ROOT / "src" / "penguins"
 # what stands before it in the row.
 LAYERS = [
     ["errors", "config", "spec", "scorer"],
-    ["source", "target", "data", "pipeline", "evaluate", "export", "plots"],
+    ["source", "target", "data", "pipeline", "evaluate", "export", "plots", "search"],
     ["java", "session", "tracking", "record", "flavor", "registry", "outcome", "champion"],
-    ["train", "promote", "predict"],
+    ["train", "promote", "predict", "tune"],
     ["show", "ui", "demo", "cli", "__main__"],
 ]
 
 # Third-party packages that only some layers may know; the others are free for all.
 PLATFORMS = {
-    "mlflow": {"scorer", "tracking", "record", "flavor", "registry", "outcome", "champion", "train", "promote"},
+    "mlflow": {"scorer", "tracking", "record", "flavor", "registry", "outcome", "champion", "train", "promote", "tune"},
     "click": {"ui", "cli"},
     "rich": {"show", "demo"},
+    "optuna": {"search"},
 }
+
+HEAVY = {"pyspark", "mlflow", "pandas", "onnx", "matplotlib", "sklearn", "optuna", "scipy"}
 
 
 def modules() -> dict[str, ast.Module]:
@@ -121,11 +124,11 @@ def test_functions_and_classes_that_are_public_have_docstrings() -> None:
         "import penguins",
         "from penguins.cli import main\nmain(['--help'], standalone_mode=False)",
         "from penguins.cli import main\nmain(['train', '--help'], standalone_mode=False)",
-        "import penguins.config, penguins.data, penguins.evaluate, penguins.pipeline, penguins.train",
+        "import penguins.config, penguins.data, penguins.evaluate, penguins.pipeline, penguins.train, penguins.tune",
     ],
 )
 def test_importing_and_helping_load_neither_spark_nor_mlflow(code: str) -> None:
-    look = "\nimport sys\nheavy = {'pyspark', 'mlflow', 'pandas', 'onnx', 'matplotlib', 'sklearn'} & set(sys.modules)"
+    look = f"\nimport sys\nheavy = {HEAVY} & set(sys.modules)"
     told = subprocess.run(
         [sys.executable, "-c", f"{code}{look}\nassert not heavy, heavy"], capture_output=True, text=True
     )

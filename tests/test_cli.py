@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -125,6 +126,56 @@ def test_a_person_reads_tables_and_what_to_do_next(tmp_path: Path, empty_store: 
     assert client.search_registered_models() == []
 
 
+def test_tune_stops_at_ctrl_c_and_keeps_the_best_so_far(tmp_path: Path, empty_store: Path) -> None:
+    clean = {key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW_", "SPARK_"))}
+    store = f"sqlite:///{shutil.copy(empty_store, tmp_path)}"
+    command = [PENGUINS, "tune", "--data", str(PENGUINS_CSV), "--trials", "500", "--json", "--tracking-uri", store]
+    # A session of its own, so that a Ctrl-C reaches all its processes, as in a terminal.
+    with subprocess.Popen(
+        command,
+        cwd=tmp_path,
+        env={**clean, "MLFLOW_DISABLE_TELEMETRY": "true", "COLUMNS": "120"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as tuning:
+        assert tuning.stderr is not None
+        lines = []
+        for line in tuning.stderr:
+            lines.append(line)
+            if "Trial 1:" in line:
+                os.killpg(tuning.pid, signal.SIGINT)
+                break
+        stdout, rest = tuning.communicate()
+    assert tuning.returncode == 0, [*lines, rest]
+    assert re.search(r"s  Trial 0: log loss \d\.\d{4}, best \d\.\d{4} in trial 0$", "".join(lines), re.MULTILINE)
+    assert len(stdout.splitlines()) == 1
+    answer = json.loads(stdout)
+    assert answer["version"] == 1
+    assert answer["rows"]["test"] == 116
+    found = answer["search"]
+    assert found["ended"] == "interrupted"
+    assert [trial["trial"] for trial in found["trials"][:2]] == [0, 1]
+    assert len(found["trials"]) < 10
+    assert found["value"] == min(trial["value"] for trial in found["trials"] if trial["value"] is not None)
+    version = mlflow.MlflowClient(store).get_model_version("penguin_predictor", "1")
+    assert version.tags["search_run_id"] == found["run_id"]
+
+
+@pytest.mark.parametrize(
+    ("args", "sentence"),
+    [
+        (["--trials", "0"], "trials is 0: it must be a whole number from 1 to 1000000."),
+        (["--timeout", "0"], "timeout is 0.0: it must be a number above 0."),
+    ],
+)
+def test_tune_tells_a_bad_value_before_anything_starts(args: list[str], sentence: str, tmp_path: Path) -> None:
+    result = penguins("tune", *args, cwd=tmp_path)
+    assert (result.returncode, result.stdout, result.stderr) == (1, "", f"Error: {sentence}\n")
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("args", "sentence"),
     [
@@ -177,7 +228,7 @@ def test_the_module_is_the_command(tmp_path: Path) -> None:
 
 def test_every_command_has_help(tmp_path: Path) -> None:
     listed = re.findall(r"^  (\w+)  ", penguins("--help", cwd=tmp_path).stdout.partition("Commands:")[2], re.MULTILINE)
-    assert listed == ["demo", "log", "predict", "promote", "rollback", "train", "ui"]
+    assert listed == ["demo", "log", "predict", "promote", "rollback", "train", "tune", "ui"]
     for command in listed:
         assert len(penguins(command, "--help", cwd=tmp_path).stdout.splitlines()) > 5
 

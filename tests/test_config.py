@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penguins.config import Policy, TrainingParameters
+from penguins.config import Policy, SearchParameters, SearchSpace, TrainingParameters
 from penguins.errors import ParameterError, PenguinsError
 
 
@@ -97,6 +97,61 @@ def test_settings_are_frozen_and_unknown_ones_refused() -> None:
         TrainingParameters().max_iter = 5  # type: ignore[misc]  # the point of the test
     with pytest.raises(TypeError, match="maxIter"):
         TrainingParameters(maxIter=5)  # type: ignore[call-arg]  # the point of the test
+
+
+@pytest.mark.parametrize(
+    ("given_value", "sentence"),
+    [
+        ({"trials": 0}, "trials is 0: it must be a whole number from 1 to 1000000."),
+        ({"timeout": 0}, "timeout is 0: it must be a number above 0."),
+        ({"timeout": math.nan}, "timeout is nan: it must be a number above 0."),
+        ({"parallelism": 0}, "parallelism is 0: it must be a whole number from 1 to 256."),
+        ({"folds": 1}, "folds is 1: it must be a whole number from 2 to 100."),
+        ({"seed": 2**63}, f"seed is {2**63}: it must be a whole number of at most 64 bits."),
+        ({"test_fraction": 1}, "test_fraction is 1: it must be a number between 0 and 1."),
+    ],
+)
+def test_a_search_refuses_what_it_can_not_do(given_value: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ParameterError) as refused:
+        SearchParameters(**given_value)
+    assert str(refused.value) == sentence
+
+
+@pytest.mark.parametrize(
+    ("given_value", "sentence"),
+    [
+        ({"max_iter": (0, 5)}, "max_iter is 0: it must be a whole number from 1 to 2147483647."),
+        ({"max_iter": (9, 5)}, "The range of max_iter is 9 to 5: it must go upwards."),
+        ({"reg_param": (0, 1)}, "The range of reg_param starts at 0: its scale is logarithmic, start above 0."),
+        ({"reg_param": (1.0, 0.5)}, "The range of reg_param is 1 to 0.5: it must go upwards."),
+        ({"elastic_net_param": (0, 1.5)}, "elastic_net_param is 1.5: it must be a number from 0 to 1."),
+    ],
+)
+def test_a_search_space_has_ranges_that_mllib_accepts(given_value: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ParameterError) as refused:
+        SearchSpace(**given_value)
+    assert str(refused.value) == sentence
+
+
+def test_a_search_space_knows_what_it_holds() -> None:
+    assert SearchSpace().holds(TrainingParameters())
+    assert not SearchSpace(max_iter=(2, 99)).holds(TrainingParameters())
+    assert not SearchSpace(elastic_net_param=(0.1, 1)).holds(TrainingParameters())
+
+
+def test_a_search_says_its_settings_in_a_run() -> None:
+    settings = SearchParameters(trials=5, timeout=60, folds=3, space=SearchSpace(reg_param=(1e-4, 0.5)))
+    assert settings.as_mlflow() == {
+        "trials": 5,
+        "timeout": 60,
+        "parallelism": 1,
+        "seed": 42,
+        "testFraction": 0.3,
+        "folds": 3,
+        "maxIterRange": "5 to 100",
+        "regParamRange": "0.0001 to 0.5",
+        "elasticNetParamRange": "0 to 1",
+    }
 
 
 @pytest.mark.parametrize(

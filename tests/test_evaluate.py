@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -240,3 +241,51 @@ def test_the_defaults_pass_the_gate_as_a_first_model_and_the_labs_parameters_do_
     assert sum(verdicts[100, 0.001]) >= 9
     assert sum(verdicts[5, 0.5]) == 0
     assert sum(verdicts[10, 0.2]) == 0
+
+
+def with_probabilities(spark: SparkSession, rows: list[tuple[int, list[float]]]) -> DataFrame:
+    """Predictions with the likeliest class, as a Spark model gives them."""
+    from pyspark.ml.linalg import Vectors
+
+    return spark.createDataFrame(
+        [(label, float(np.argmax(given)), Vectors.dense(given)) for label, given in rows],
+        ["Species", "prediction", "probability"],
+    )
+
+
+def test_the_balanced_log_loss_counts_each_class_the_same(spark: SparkSession) -> None:
+    rows = [
+        (0, [0.5, 0.25, 0.25]),
+        (0, [0.5, 0.25, 0.25]),
+        (0, [0.25, 0.5, 0.25]),
+        (1, [0.0, 1.0, 0.0]),
+        (2, [0.5, 0.25, 0.25]),
+    ]
+    confusion, loss = evaluate.confusion_and_loss(with_probabilities(spark, rows))
+    assert confusion.counts.tolist() == [[2, 1, 0], [0, 1, 0], [1, 0, 0]]
+    # Adelie: (ln 2 + ln 2 + ln 4) / 3, Gentoo: 0, Chinstrap: ln 4.
+    assert loss == pytest.approx((4 / 3 * math.log(2) + 0 + 2 * math.log(2)) / 3)
+
+
+def test_a_class_without_rows_has_no_part_in_the_loss_and_none_is_infinite(spark: SparkSession) -> None:
+    rows = [(0, [0.25, 0.75, 0.0]), (1, [1.0, 0.0, 0.0])]
+    _, loss = evaluate.confusion_and_loss(with_probabilities(spark, rows))
+    assert loss == pytest.approx((math.log(4) + 15 * math.log(10)) / 2), "nothing is held for less likely than 1e-15"
+
+
+def test_the_loss_of_classes_of_one_size_equals_sparks_own(spark: SparkSession) -> None:
+    from pyspark.ml.evaluation import MulticlassClassificationEvaluator
+
+    rows = [(0, [0.7, 0.2, 0.1]), (1, [0.3, 0.6, 0.1]), (2, [0.5, 0.5, 0.0]), (0, [0.1, 0.8, 0.1])]
+    rows += [(1, [0.2, 0.7, 0.1]), (2, [0.05, 0.15, 0.8])]
+    predicted = with_probabilities(spark, rows)
+    evaluator = MulticlassClassificationEvaluator(labelCol="Species", metricName="logLoss")  # type: ignore[arg-type]  # pyspark's types forgot it
+    theirs = evaluator.evaluate(predicted.withColumn("Species", predicted["Species"].cast("double")))
+    assert evaluate.confusion_and_loss(predicted)[1] == pytest.approx(theirs, abs=1e-12)
+
+
+def test_probabilities_that_are_no_numbers_have_no_loss(spark: SparkSession) -> None:
+    rows = [(0, [0.5, 0.25, 0.25]), (1, [math.nan, math.nan, math.nan])]
+    with pytest.raises(DataError) as refused:
+        evaluate.confusion_and_loss(with_probabilities(spark, rows))
+    assert str(refused.value) == ("The model gives probabilities that are not numbers: try a larger regularization.")

@@ -71,7 +71,7 @@ def run_notebook(path: Path, spark: SparkSession, passed: dict[str, str]) -> tup
 
 
 def test_there_are_notebooks() -> None:
-    assert [path.stem for path in NOTEBOOKS] == ["predict", "promote", "train"]
+    assert [path.stem for path in NOTEBOOKS] == ["predict", "promote", "train", "tune"]
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -140,6 +140,17 @@ def test_predict_follows_the_champion(spark: SparkSession, store: Path, tmp_path
         f"{name} is missing": 2 for name in ("BodyMass", "CulmenDepth", "CulmenLength", "FlipperLength")
     }
     assert rows.count() == 20
+
+
+@pytest.mark.spark
+def test_tune_with_few_trials(spark: SparkSession, store: Path) -> None:
+    exited, displayed = run_notebook(ROOT / "notebooks" / "tune.py", spark, {"trials": "2"})
+    assert exited == "models:/penguin_predictor/1"
+    trials, history, confusion = displayed
+    assert sorted(trials["trial"]) == [0, 1]
+    assert trials["validation_balancedLogLoss"].is_monotonic_increasing
+    assert history.axes[0].get_title() == "2 trials"
+    assert confusion.axes[0].get_title() == "116 test rows"
 
 
 @pytest.mark.spark

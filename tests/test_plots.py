@@ -46,6 +46,29 @@ def test_two_classes_have_one_bar_per_feature_named_after_the_second_class() -> 
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ["benign"]  # type: ignore[union-attr]  # there is one
 
 
+def test_the_history_of_a_search_shows_each_trial_and_the_best_so_far() -> None:
+    [axes] = plots.search_history({4: 0.2, 0: 0.5, 1: 0.9, 3: 0.3}, "loss").axes
+    [points] = axes.collections
+    assert np.asarray(points.get_offsets()).tolist() == [[0, 0.5], [1, 0.9], [3, 0.3], [4, 0.2]]
+    [line] = axes.lines
+    assert np.asarray(line.get_ydata()).tolist() == [0.5, 0.5, 0.3, 0.2]
+    assert (axes.get_title(), axes.get_xlabel(), axes.get_ylabel()) == ("4 trials", "trial", "loss")
+
+
+def test_the_slices_of_a_search_have_a_panel_per_parameter_and_ring_the_best() -> None:
+    params = {"regParam": [0.1, 0.001, 1.0], "elasticNetParam": [0.0, 0.5, 1.0]}
+    panels = plots.search_slices(params, [0.4, 0.2, 0.3], "loss").axes
+    assert [axes.get_xlabel() for axes in panels] == ["regParam", "elasticNetParam"]
+    assert [axes.get_xscale() for axes in panels] == ["log", "linear"]
+    for axes, expected in zip(panels, ([0.1, 0.001, 1.0], [0.0, 0.5, 1.0]), strict=True):
+        points, ring = axes.collections
+        assert np.asarray(points.get_offsets()).tolist() == [
+            [value, loss] for value, loss in zip(expected, [0.4, 0.2, 0.3], strict=True)
+        ]
+        assert np.asarray(ring.get_offsets()).tolist() == [[expected[1], 0.2]]
+    assert panels[0].get_ylabel() == "loss"
+
+
 def test_the_figures_can_be_saved_and_none_stays_registered_with_pyplot(tmp_path: Path) -> None:
     plots.confusion_matrix(CONFUSION).savefig(tmp_path / "confusion.png")
     plots.coefficients(np.eye(3), ["a", "b", "c"], CONFUSION.classes).savefig(tmp_path / "coefficients.png")

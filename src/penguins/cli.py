@@ -17,13 +17,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from penguins import __version__, config
-from penguins.config import Policy, TrainingParameters
+from penguins.config import Policy, SearchParameters, TrainingParameters
 from penguins.errors import ModelError, PenguinsError, first_sentence
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 DEFAULTS = TrainingParameters()
+SEARCH = SearchParameters()
 POLICY = Policy()
 
 ANSWER_IS_NO = 3
@@ -102,6 +103,10 @@ tracking_option = click.option(
 model_option = click.option(
     "--model", default=config.DEFAULT_MODEL, show_default=True, help="The registered model's name."
 )
+experiment_option = click.option(
+    "--experiment", envvar="MLFLOW_EXPERIMENT_NAME", default=config.DEFAULT_EXPERIMENT, show_default=True,
+    help="The MLflow experiment.",
+)  # fmt: skip
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout, and nothing else.")
 
 
@@ -118,10 +123,7 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print one JS
 )
 @click.option("--seed", type=int, default=DEFAULTS.seed, show_default=True, help="Which rows become test rows.")
 @click.option("--test-fraction", type=float, default=DEFAULTS.test_fraction, show_default=True, help="How many.")
-@click.option(
-    "--experiment", envvar="MLFLOW_EXPERIMENT_NAME", default=config.DEFAULT_EXPERIMENT, show_default=True,
-    help="The MLflow experiment.",
-)  # fmt: skip
+@experiment_option
 @click.option("--run-name", help="The run's name.  [default: MLflow makes one up]")
 @click.option("--register-as", default=config.DEFAULT_MODEL, show_default=True, help="The registered model's name.")
 @click.option("--no-register", is_flag=True, help="Log the model, but don't register it.")
@@ -168,7 +170,56 @@ def train(
         show.trained(trained)
 
 
-# @@ tune
+@main.command()
+@data_option
+@click.option("--trials", type=int, default=SEARCH.trials, show_default=True, help="How many parameter sets to try.")
+@click.option("--timeout", type=float, help="Seconds after which no trial begins.  [default: none]")
+@click.option("--parallelism", type=int, default=SEARCH.parallelism, show_default=True, help="Trials at a time.")
+@click.option("--folds", type=int, help="Validate on so many parts in turn.  [default: on a quarter of the rows]")
+@click.option("--seed", type=int, default=SEARCH.seed, show_default=True, help="Of the split and of the search.")
+@click.option("--test-fraction", type=float, default=SEARCH.test_fraction, show_default=True, help="Rows kept out.")
+@experiment_option
+@click.option("--run-name", help="The search's name.  [default: MLflow makes one up]")
+@click.option("--register-as", default=config.DEFAULT_MODEL, show_default=True, help="The registered model's name.")
+@click.option("--no-register", is_flag=True, help="Log the best model, but don't register it.")
+@tracking_option
+@json_option
+@verbose_option
+def tune(
+    data: str,
+    trials: int,
+    timeout: float | None,
+    parallelism: int,
+    folds: int | None,
+    seed: int,
+    test_fraction: float,
+    register_as: str,
+    no_register: bool,
+    tracking_uri: str | None,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Search for the best parameters, train with them, and register that model.
+
+    Trials are compared on a part of the training rows, never on the test rows. Every trial is a nested run; the best
+    parameters are trained on all training rows, in a run like one of `penguins train`. Ctrl-C ends the search early
+    and keeps the best so far.
+    """
+    settings = SearchParameters(trials, timeout, parallelism, seed, test_fraction, folds)
+    from penguins import show, train, tune
+
+    steps = ("Starting Spark", *train.SOURCE_STEPS, *tune.STEPS, *train.STEPS)
+    with show.search_progress(steps, trials) as (report, on_trial):
+        report("Starting Spark")
+        with _working_on(data, tracking_uri) as spark:
+            register = None if no_register else register_as
+            tuned = tune.tune_from_source(
+                spark, data, settings, register_as=register, report=report, on_trial=on_trial, **options
+            )
+    if as_json:
+        click.echo(json.dumps(show.tuned_as_json(tuned)))
+    else:
+        show.tuned(tuned)
 
 
 @main.command()
@@ -313,15 +364,25 @@ def ui(host: str, port: int, tracking_uri: str | None) -> None:
 
 
 @main.command()
-@data_option
-@tracking_option
+@click.option(
+    "--data",
+    default=config.DEFAULT_DATA,
+    show_default=True,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="The CSV file with the birds.",
+)
 @verbose_option
-def demo(data: str, tracking_uri: str | None) -> None:
-    """Show the whole story, step by step: train, register, and ask the model both ways."""
-    from penguins import demo
+def demo(data: Path) -> None:
+    """Tell the whole story: train, promote, serve, tune, score, watch, retrain, roll back.
 
-    with _working_on(data, tracking_uri) as spark:
-        demo.tell(spark, data)
+    Everything it makes is kept in a new folder here, penguins-demo, with an MLflow store of its own.
+    """
+    from penguins import demo
+    from penguins.tracking import Tracking
+
+    folder = demo.new_folder(Path.cwd())
+    with _working_on(str(data), Tracking.local(folder).tracking_uri) as spark:
+        demo.tell(spark, data, folder)
 
 
 @contextlib.contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from numbers import Integral
 
 from penguins.errors import ParameterError
@@ -87,6 +87,80 @@ class Policy:
         object.__setattr__(self, "min_test_rows", rows)
 
 
+@dataclass(frozen=True)
+class SearchSpace:
+    """Where a parameter search looks: the smallest and the largest value (both inclusive) of each parameter.
+
+    `max_iter` and `reg_param` are drawn on a logarithmic scale, because what counts for them is the factor between two
+    values. On the birds an iteration above 50 changes nothing without lasso, and little with it.
+
+    Raises ParameterError when an end is outside of what MLlib's LogisticRegression accepts, or a range goes downwards.
+    """
+
+    max_iter: tuple[int, int] = (5, 100)
+    reg_param: tuple[float, float] = (1e-5, 1.0)
+    elastic_net_param: tuple[float, float] = (0.0, 1.0)
+
+    def __post_init__(self) -> None:
+        for name in ("max_iter", "reg_param", "elastic_net_param"):
+            low, high = getattr(self, name)
+            for end in (low, high):
+                TrainingParameters(**{name: end})
+            if low > high:
+                raise ParameterError(f"The range of {name} is {low:g} to {high:g}: it must go upwards.")
+        if self.reg_param[0] == 0:
+            raise ParameterError("The range of reg_param starts at 0: its scale is logarithmic, start above 0.")
+
+    def holds(self, parameters: TrainingParameters) -> bool:
+        """Whether the search could come upon these values."""
+        names = ("max_iter", "reg_param", "elastic_net_param")
+        return all(getattr(self, name)[0] <= getattr(parameters, name) <= getattr(self, name)[1] for name in names)
+
+
+@dataclass(frozen=True)
+class SearchParameters:
+    """What a parameter search can be told; `timeout` is in seconds, None means none.
+
+    Without `folds` every trial is measured on one validation part, a quarter of the training rows; with them, on each
+    of so many parts in turn, which takes so many fits. Several trials at a time (`parallelism`) make the choice of
+    parameters depend on which trial ends first; one at a time, the same seed and rows give the same search.
+
+    Raises ParameterError when a value can't be worked with.
+    """
+
+    trials: int = 20
+    timeout: float | None = None
+    parallelism: int = 1
+    seed: int = 42
+    test_fraction: float = 0.3
+    folds: int | None = None
+    space: SearchSpace = field(default_factory=SearchSpace)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "trials", _whole(self.trials, "trials", 1, 10**6, "from 1 to 1000000"))
+        object.__setattr__(self, "parallelism", _whole(self.parallelism, "parallelism", 1, 256, "from 1 to 256"))
+        if self.timeout is not None:
+            _between(self.timeout, "timeout", 0.0, math.inf, inclusive=False)
+        if self.folds is not None:
+            object.__setattr__(self, "folds", _whole(self.folds, "folds", 2, 100, "from 2 to 100"))
+        TrainingParameters(seed=self.seed, test_fraction=self.test_fraction)
+
+    def as_mlflow(self) -> dict[str, int | float | str]:
+        """What the parent run of a search says of it."""
+        ranges = ("maxIter", self.space.max_iter), ("regParam", self.space.reg_param)
+        said: dict[str, int | float | str] = {
+            "trials": self.trials,
+            "timeout": "none" if self.timeout is None else self.timeout,
+            "parallelism": self.parallelism,
+            "seed": self.seed,
+            "testFraction": self.test_fraction,
+            "folds": "none" if self.folds is None else self.folds,
+        }
+        for name, (low, high) in (*ranges, ("elasticNetParam", self.space.elastic_net_param)):
+            said[f"{name}Range"] = f"{low:g} to {high:g}"
+        return said
+
+
 def _whole(value: object, name: str, low: int, high: int, allowed: str) -> int:
     """The value as Python's own int, whichever kind of whole number it is."""
     if not isinstance(value, Integral) or isinstance(value, bool) or not low <= int(value) <= high:
@@ -101,5 +175,6 @@ def _between(value: object, name: str, low: float, high: float, *, inclusive: bo
         fits = low <= value <= high if inclusive else low < value < high
     if not fits:
         edge = "from" if inclusive else "between"
-        allowed = f"at least {low:g}" if high == math.inf else f"{edge} {low:g} {'to' if inclusive else 'and'} {high:g}"
+        least = "at least" if inclusive else "above"
+        allowed = f"{least} {low:g}" if high == math.inf else f"{edge} {low:g} {'to' if inclusive else 'and'} {high:g}"
         raise ParameterError(f"{name} is {value!r}: it must be a number {allowed}.")

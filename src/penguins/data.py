@@ -44,6 +44,7 @@ __all__ = [
 ]
 
 REASONS = "reasons"
+FOLD = "_fold"
 
 
 def check(df: DataFrame, spec: Spec = PENGUINS) -> tuple[DataFrame, DataFrame]:
@@ -133,11 +134,7 @@ def split(
     growing data never moves a row, and identical rows stay together.
     Raises DataError when a class is missing on either side, with the counts.
     """
-    from pyspark.sql import functions as F
-
-    # The upper 53 bits of the hash are a uniform double in [0, 1).
-    place = F.shiftrightunsigned(F.xxhash64(*spec.columns, F.lit(seed)), 11) / F.lit(2.0**53)
-    is_test = place < test_fraction
+    is_test = _place(spec, seed) < test_fraction
     found = df.groupBy(is_test.alias("is_test"), spec.label).count().collect()
     counts = {(row["is_test"], row[spec.label]): row["count"] for row in found}
     by_side = {
@@ -148,6 +145,31 @@ def split(
         told = " and ".join(f"{_counted(classes)} in {side}" for side, classes in by_side.items())
         raise DataError(f"A test fraction of {test_fraction:g} leaves a class without rows on one side: {told}.")
     return df.where(~is_test), df.where(is_test)
+
+
+def with_folds(training: DataFrame, folds: int, measured: int, seed: int = 42, spec: Spec = PENGUINS) -> DataFrame:
+    """The training rows with a column `_fold` from 0 to `folds` - 1, of which the first `measured` are validated on.
+
+    As with `split`, a hash of the row's values decides; another one than `split` takes for the same `seed`.
+    Raises DataError when a class would be missing in such a fold, or in all the others, with the counts.
+    """
+    from pyspark.sql import functions as F
+
+    # The last bit makes it another seed, and one of 64 bits again.
+    folded = training.withColumn(FOLD, F.floor(_place(spec, seed ^ 1) * folds).cast("int"))
+    found = folded.groupBy(FOLD, spec.label).count().collect()
+    for fold in range(measured):
+        sides = {name: dict.fromkeys(spec.classes, 0) for name in ("to fit", "to validate")}
+        for row in found:
+            side = "to validate" if row[FOLD] == fold else "to fit"
+            sides[side][spec.classes[row[spec.label]]] += row["count"]
+        if any(count == 0 for side in sides.values() for count in side.values()):
+            told = " and ".join(f"{_counted(classes)} {name}" for name, classes in sides.items())
+            raise DataError(
+                f"Fold {fold + 1} of {folds} leaves a class without rows on one side: {told}; give more rows, fewer "
+                "folds, or another seed."
+            )
+    return folded
 
 
 @dataclass(frozen=True)
@@ -211,6 +233,13 @@ def cached(df: DataFrame) -> Iterator[DataFrame]:
         yield df
     finally:
         df.unpersist()
+
+
+def _place(spec: Spec, seed: int) -> Column:
+    """Where the row's hash puts it: a uniform double in [0, 1), from the upper 53 bits."""
+    from pyspark.sql import functions as F
+
+    return F.shiftrightunsigned(F.xxhash64(*spec.columns, F.lit(seed)), 11) / F.lit(2.0**53)
 
 
 def _require_types(df: DataFrame, columns: tuple[str, ...], spec: Spec) -> None:

@@ -91,7 +91,12 @@ def _first_champion(spark: SparkSession, story: Story) -> None:
     )
     with show.progress((*train.SOURCE_STEPS, *train.STEPS)) as report:
         trained = train.train_from_source(
-            spark, BIRDS, TrainingParameters(reg_param=0.01), **_names(), report=report
+            spark,
+            BIRDS,
+            TrainingParameters(reg_param=0.01),
+            experiment=config.DEFAULT_EXPERIMENT,
+            register_as=config.DEFAULT_MODEL,
+            report=report,
         )
     show.trained(trained)
     story.chapter(
@@ -130,7 +135,15 @@ def _better_champion(spark: SparkSession, story: Story) -> None:
         f"penguins tune --data {BIRDS} --trials {settings.trials}",
     )
     with show.search_progress((*train.SOURCE_STEPS, *tune.STEPS, *train.STEPS), settings.trials) as (report, on_trial):
-        tuned = tune.tune_from_source(spark, BIRDS, settings, **_names(), report=report, on_trial=on_trial)
+        tuned = tune.tune_from_source(
+            spark,
+            BIRDS,
+            settings,
+            experiment=config.DEFAULT_EXPERIMENT,
+            register_as=config.DEFAULT_MODEL,
+            report=report,
+            on_trial=on_trial,
+        )
     show.tuned(tuned)
     story.chapter(
         "Is the challenger better than the champion?",
@@ -180,7 +193,9 @@ def _retrain_and_roll_back(spark: SparkSession, story: Story) -> None:
         "penguins promote",
     )
     with show.progress((*train.SOURCE_STEPS, *train.STEPS)) as report:
-        trained = train.train_from_source(spark, BOTH, **_names(), report=report)
+        trained = train.train_from_source(
+            spark, BOTH, experiment=config.DEFAULT_EXPERIMENT, register_as=config.DEFAULT_MODEL, report=report
+        )
     story.console.print(f"Version {trained.version}: accuracy {trained.metrics['accuracy']:.3f} on its test rows.")
     _promote(spark)
     story.chapter(
@@ -190,10 +205,6 @@ def _retrain_and_roll_back(spark: SparkSession, story: Story) -> None:
     )
     now, until_now = champion.roll_back(config.DEFAULT_MODEL)
     story.console.print(f"Version {now.number} is champion again; version {until_now.number} was until now.")
-
-
-def _names() -> dict[str, str]:
-    return {"experiment": config.DEFAULT_EXPERIMENT, "register_as": config.DEFAULT_MODEL}
 
 
 def _promote(spark: SparkSession) -> None:

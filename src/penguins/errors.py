@@ -23,6 +23,10 @@ class StoreError(PenguinsError):
     """The tracking server or the model registry can't be used."""
 
 
+class StoppedError(PenguinsError):
+    """A person stopped the work before it had a result."""
+
+
 class JavaError(PenguinsError):
     """No Java that Spark can run on was found."""
 

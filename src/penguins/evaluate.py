@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,9 @@ from penguins.spec import PENGUINS, Spec
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
+
+SMALLEST_PROBABILITY = 1e-15
+"""What a log loss takes a smaller probability for; MLlib's MulticlassClassificationEvaluator has the same `eps`."""
 
 
 @dataclass(frozen=True)
@@ -34,13 +38,30 @@ def confusion(predictions: DataFrame, spec: Spec = PENGUINS) -> Confusion:
 
     Raises DataError when there are no rows.
     """
-    size = len(spec.classes)
-    counts = np.zeros((size, size), dtype=np.int64)
-    for label, prediction, count in predictions.groupBy(spec.label, "prediction").count().collect():
-        counts[int(label), int(prediction)] = count
-    if not counts.any():
-        raise DataError("There are no rows to evaluate: give at least one test row.")
-    return Confusion(spec.classes, counts)
+    return _confusion(predictions.groupBy(spec.label, "prediction").count().collect(), spec)
+
+
+def confusion_and_loss(predictions: DataFrame, spec: Spec = PENGUINS) -> tuple[Confusion, float]:
+    """The confusion matrix and the balanced log loss of `predictions`, which has `probability` too; one pass.
+
+    The log loss of a class is the mean over its rows of -ln(p), p being the probability given to the true class and
+    at least SMALLEST_PROBABILITY; balanced is the mean over the classes that have rows, so that each counts the same.
+    From 0 (certain and right), a guess among n classes has ln(n).
+    Raises DataError when there are no rows, or a probability is not a number.
+    """
+    from pyspark.ml.functions import vector_to_array
+    from pyspark.sql import functions as F
+
+    given = F.get(vector_to_array(F.col("probability")), F.col(spec.label).cast("int"))
+    loss = -F.log(F.greatest(given, F.lit(SMALLEST_PROBABILITY)))
+    found = predictions.groupBy(spec.label, "prediction").agg(F.count("*"), F.sum(loss)).collect()
+    confusion = _confusion([(label, prediction, count) for label, prediction, count, _ in found], spec)
+    rows, losses = confusion.counts.sum(axis=1), np.zeros(len(spec.classes))
+    for label, _, _, lost in found:
+        losses[int(label)] += lost
+    if np.isnan(losses).any():
+        raise DataError("The model gives probabilities that are not numbers: try a larger regularization.")
+    return confusion, float(_share(losses, rows)[rows > 0].mean())
 
 
 def metrics(confusion: Confusion) -> dict[str, float]:
@@ -143,6 +164,17 @@ def _worse_than(
                 f"by more than {policy.tolerance:g}"
             )
     return against
+
+
+def _confusion(found: Iterable[tuple[Any, ...]], spec: Spec) -> Confusion:
+    """From label, prediction and count."""
+    size = len(spec.classes)
+    counts = np.zeros((size, size), dtype=np.int64)
+    for label, prediction, count in found:
+        counts[int(label), int(prediction)] = count
+    if not counts.any():
+        raise DataError("There are no rows to evaluate: give at least one test row.")
+    return Confusion(spec.classes, counts)
 
 
 def _share(part: npt.NDArray[Any], whole: npt.NDArray[Any]) -> npt.NDArray[np.float64]:

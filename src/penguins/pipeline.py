@@ -65,9 +65,9 @@ def fit_features(training: DataFrame, spec: Spec = PENGUINS) -> PipelineModel:
     return PipelineModel([*fitted, numeric, scaler.fit(numeric.transform(two_rows)), features])
 
 
-def assemble(features: PipelineModel, df: DataFrame, spec: Spec = PENGUINS) -> DataFrame:
-    """What the regression learns from: the column `Features` and the label. Cache it before fitting."""
-    return features.transform(df).select(FEATURES, spec.label)
+def assemble(features: PipelineModel, df: DataFrame, spec: Spec = PENGUINS, *also: str) -> DataFrame:
+    """What the regression learns from: the column `Features`, the label, `also` others. Cache it before fitting."""
+    return features.transform(df).select(FEATURES, spec.label, *also)
 
 
 def join(features: PipelineModel, regression: LogisticRegressionModel) -> PipelineModel:

@@ -1,8 +1,8 @@
-"""Pictures of a trained model; each function returns a matplotlib figure that belongs to the caller."""
+"""Pictures of a model and of a search; each function returns a matplotlib figure that belongs to the caller."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -54,7 +54,38 @@ def coefficients(matrix: npt.NDArray[np.float64], features: Sequence[str], class
     return figure
 
 
-# @@ tune
+def search_history(values: Mapping[int, float], objective: str) -> Figure:
+    """How a search went: the objective of each trial by its number, and the smallest one so far as a line."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.subplots()
+    numbers = sorted(values)
+    losses = [values[number] for number in numbers]
+    axes.scatter(numbers, losses, s=20, label="trial")
+    axes.step(numbers, np.minimum.accumulate(losses), where="post", color="black", label="best so far")
+    axes.set(title=f"{len(values)} trials", xlabel="trial", ylabel=objective, yscale="log")
+    axes.legend()
+    return figure
+
+
+def search_slices(params: Mapping[str, Sequence[float]], values: Sequence[float], objective: str) -> Figure:
+    """The objective over each parameter, one panel per parameter; later trials are darker, a ring marks the best.
+
+    Each sequence in `params` has one value per trial, as `values` has. A parameter that is positive throughout has
+    a logarithmic axis, since it may span powers of ten.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4 * len(params), 4), layout="constrained")
+    panels = figure.subplots(1, len(params), sharey=True, squeeze=False)[0]
+    best = int(np.argmin(values))
+    for axes, (name, column) in zip(panels, params.items(), strict=True):
+        axes.scatter(column, values, c=range(len(values)), cmap="Blues", edgecolors="grey", linewidths=0.5)
+        axes.scatter(column[best], values[best], s=120, facecolors="none", edgecolors="black")
+        axes.set(xlabel=name, yscale="log", xscale="log" if min(column) > 0 else "linear")
+    panels[0].set_ylabel(objective)
+    return figure
 
 
 # @@ monitor

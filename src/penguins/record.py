@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, cast
 
 from penguins import __version__, evaluate, plots, tracking
 from penguins.data import Profile
-from penguins.errors import first_sentence
+from penguins.errors import StoppedError, first_sentence
 from penguins.spec import Spec
 
 if TYPE_CHECKING:
@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 def active_run(experiment: str | None, run_name: str | None) -> Iterator[mlflow.ActiveRun]:
     """The run to log to: the active one, the one that MLFLOW_RUN_ID names, or a new one in `experiment`.
 
-    A failure within the block leaves its reason in the tag `failure`.
+    A failure within the block leaves its reason in the tag `failure`. A run made here that a person interrupts ends
+    as KILLED.
     """
     import mlflow
 
@@ -43,9 +44,9 @@ def active_run(experiment: str | None, run_name: str | None) -> Iterator[mlflow.
 
 @contextmanager
 def new_run(experiment_id: str, run_name: str) -> Iterator[mlflow.ActiveRun]:
-    """A run of its own for a step that isn't training, nested where a run is active.
+    """A run of its own, nested where a run is active.
 
-    A failure within the block leaves its reason in the tag `failure`.
+    A failure within the block leaves its reason in the tag `failure`; interrupted by a person, it ends as KILLED.
     """
     import mlflow
 
@@ -55,15 +56,19 @@ def new_run(experiment_id: str, run_name: str) -> Iterator[mlflow.ActiveRun]:
 
 @contextmanager
 def _ended(run: mlflow.ActiveRun) -> Iterator[mlflow.ActiveRun]:
-    """End the run after the block, as FAILED if the block failed; a store that is gone doesn't hide the failure."""
+    """End the run after the block: as KILLED if a person interrupted it, as FAILED if it failed.
+
+    A store that is gone doesn't hide the failure.
+    """
     import mlflow
 
     try:
         with _reason_kept():
             yield run
-    except BaseException:
+    except BaseException as error:
+        status = "KILLED" if isinstance(error, KeyboardInterrupt | StoppedError) else "FAILED"
         with suppress(Exception), tracking.impatient():
-            mlflow.end_run("FAILED")
+            mlflow.end_run(status)
         raise
     mlflow.end_run()
 

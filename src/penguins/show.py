@@ -18,7 +18,16 @@ if TYPE_CHECKING:
     from penguins.evaluate import Confusion
     from penguins.predict import Scored
     from penguins.promote import Promotion
+    from penguins.search import Trial
     from penguins.train import TrainedModel
+    from penguins.tune import OnTrial, TunedModel
+
+ENDINGS = {
+    "finished": "did all its trials",
+    "timed out": "was ended by its timeout",
+    "interrupted": "was interrupted, and keeps what it had",
+}
+"""How a search ended, in words."""
 
 
 @contextmanager
@@ -100,7 +109,80 @@ def as_json(result: TrainedModel) -> dict[str, Any]:
     }
 
 
-# @@ tune
+@contextmanager
+def search_progress(steps: Sequence[str], trials: int) -> Iterator[tuple[Report, OnTrial]]:
+    """Show the steps of a search and its trials: a bar with the best so far in a terminal, a line each elsewhere."""
+    # The real stderr, as in `progress`.
+    console = Console(file=sys.__stderr__)
+    if not console.is_terminal:
+        start = time.monotonic()
+
+        def print_step(step: str) -> None:
+            console.print(f"{time.monotonic() - start:5.1f} s  {step}", highlight=False)
+
+        yield print_step, lambda trial, best: print_step(_outcome(trial, best))
+        return
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[outcome]}"),
+    )
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task(steps[0], total=trials, outcome="")
+        yield (
+            lambda step: bar.update(task, description=step),
+            lambda trial, best: bar.update(task, advance=1, outcome=_outcome(trial, best)),
+        )
+
+
+def _outcome(trial: Trial, best: Trial | None) -> str:
+    result = trial.failure if trial.value is None else f"log loss {trial.value:.4f}"
+    so_far = "none has finished" if best is None else f"best {best.value:.4f} in trial {best.number}"
+    return f"Trial {trial.number}: {result}, {so_far}"
+
+
+def tuned(result: TunedModel) -> None:
+    """Print a finished search: how it ended, its best trials, and the model trained with the best parameters."""
+    console = Console(highlight=False)
+    failed = sum(trial.value is None for trial in result.trials)
+    console.print(f"\nThe search {ENDINGS[result.ended]}: {len(result.trials)} trials, {failed} of which failed.")
+    console.print(best_trials(result.trials))
+    console.print(f"Search   {result.run_id}")
+    trained(result.trained)
+
+
+def best_trials(trials: Sequence[Trial], shown: int = 5) -> Table:
+    """The trials with the smallest balanced log loss on the validation rows, the best one first."""
+    finished = [(trial.value, trial.number, trial) for trial in trials if trial.value is not None]
+    table = Table(title="Best trials, on the validation rows", title_justify="left")
+    for heading in ("trial", "maxIter", "regParam", "elasticNetParam", "log loss", "accuracy"):
+        table.add_column(heading, justify="right")
+    for value, number, trial in sorted(finished)[:shown]:
+        params = (f"{trial.params[name]:.4g}" for name in ("maxIter", "regParam", "elasticNetParam"))
+        accuracy = trial.metrics["validation_accuracy"]
+        table.add_row(str(number), *params, f"{value:.4f}", f"{accuracy:.3f}")
+    return table
+
+
+def tuned_as_json(result: TunedModel) -> dict[str, Any]:
+    """What `penguins tune --json` prints: what `train --json` does, and `search`."""
+    return {
+        **as_json(result.trained),
+        "search": {
+            "run_id": result.run_id,
+            "ended": result.ended,
+            "objective": result.objective,
+            "value": result.value,
+            "best_trial": result.best.number,
+            "trials": [
+                {"trial": trial.number, "params": trial.params, "value": trial.value, "failure": trial.failure}
+                for trial in result.trials
+            ],
+        },
+    }
 
 
 def promoted(result: Promotion) -> None:

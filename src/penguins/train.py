@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
@@ -82,6 +82,44 @@ def train_from_source(
     Raises DataError, or whatever `train_model` raises.
     """
     parameters = parameters or TrainingParameters()
+    with split_source(
+        spark,
+        source,
+        parameters.test_fraction,
+        parameters.seed,
+        spec=spec,
+        quarantine=quarantine,
+        report=report,
+    ) as (training, test, origin):
+        return train_model(
+            training,
+            test,
+            max_iter=parameters.max_iter,
+            reg_param=parameters.reg_param,
+            elastic_net_param=parameters.elastic_net_param,
+            spec=spec,
+            report=report,
+            **origin,
+            **options,
+        )
+
+
+@contextmanager
+def split_source(
+    spark: SparkSession,
+    source: str | Path,
+    test_fraction: float,
+    seed: int,
+    *,
+    spec: Spec = PENGUINS,
+    quarantine: str | Path | None = None,
+    report: Report = silent,
+) -> Iterator[tuple[DataFrame, DataFrame, dict[str, Any]]]:
+    """Read, check and split the observations at `source` for the `with` block: training rows, test rows, origin.
+
+    The origin holds `seed`, `test_fraction`, `source`, `quarantined` and `reasons`, as `train_model` takes them.
+    Quarantined rows are written to the CSV file `quarantine` if one is named. Raises DataError.
+    """
     report(SOURCE_STEPS[0])
     with data.cached(data.read(spark, source, spec)) as observations:
         accepted, quarantined = data.check(observations, spec)
@@ -90,22 +128,9 @@ def train_from_source(
         if quarantine is not None:
             data.write_reasons(quarantined, Path(quarantine))
         report(SOURCE_STEPS[1])
-        training, test = data.split(accepted, parameters.test_fraction, parameters.seed, spec)
-        return train_model(
-            training,
-            test,
-            max_iter=parameters.max_iter,
-            reg_param=parameters.reg_param,
-            elastic_net_param=parameters.elastic_net_param,
-            seed=parameters.seed,
-            test_fraction=parameters.test_fraction,
-            spec=spec,
-            source=data.located(source),
-            quarantined=set_aside,
-            reasons=reasons,
-            report=report,
-            **options,
-        )
+        training, test = data.split(accepted, test_fraction, seed, spec)
+        origin = {"quarantined": set_aside, "reasons": reasons, "source": data.located(source)}
+        yield training, test, {"seed": seed, "test_fraction": test_fraction, **origin}
 
 
 def train_model(
@@ -150,11 +175,8 @@ def train_model(
     params = parameters.as_mlflow()
     if test_fraction is None:
         del params["testFraction"]
-    data.require_columns(training, spec.columns, "The training set")
-    data.require_columns(test, spec.columns, "The test set")
     report(STEPS[0])
-    profiles = data.profiles({"training": training, "test": test}, spec)
-    _require_trainable(profiles)
+    profiles = trainable_profiles(training, test, spec)
     rows = {name: profile.rows for name, profile in profiles.items()}
     rows |= {"read": sum(rows.values()) + quarantined, "quarantined": quarantined}
 
@@ -212,6 +234,15 @@ def train_model(
         model=model,
         input_example=example,
     )
+
+
+def trainable_profiles(training: DataFrame, test: DataFrame, spec: Spec = PENGUINS) -> dict[str, Profile]:
+    """The profiles of both sets, `training` and `test`; raises DataError when a model can't be made of them."""
+    data.require_columns(training, spec.columns, "The training set")
+    data.require_columns(test, spec.columns, "The test set")
+    profiles = data.profiles({"training": training, "test": test}, spec)
+    _require_trainable(profiles)
+    return profiles
 
 
 def _require_trainable(profiles: Mapping[str, Profile]) -> None:
