@@ -201,6 +201,39 @@ def batch(source: str, repetitions: int) -> dict[str, Any]:
     return {"rows": counts, "seconds": {name: times[1:] for name, times in seconds.items()}}
 
 
+def serve(repetitions: int, requests: int) -> dict[str, Any]:
+    """The lab's model and ours behind HTTP, by turns: until ready, p50 of a request, memory; and the scorer's part."""
+    import mlflow
+    import pandas as pd
+
+    from benchmarks import lab, servers
+    from penguins import flavor, train
+    from penguins.config import CHAMPION, DEFAULT_MODEL, DEFAULT_MODEL_URI
+
+    spark = _our_session()
+    lab.run(spark, str(REAL_BIRDS), 10, 0.2)
+    [lab_model] = Path("saved").iterdir()
+    version = train.train_from_source(spark, REAL_BIRDS, experiment="serve", register_as=DEFAULT_MODEL).version
+    mlflow.MlflowClient().set_registered_model_alias(DEFAULT_MODEL, CHAMPION, str(version))
+    spark.stop()
+
+    bird = pd.DataFrame([LAB_REQUEST])
+    scorer = flavor.load_scorer(DEFAULT_MODEL_URI)
+    by_mlflow = [sys.executable, "-m", "mlflow", "models", "serve", "--env-manager", "local", "-w", "1", "-m"]
+    commands = {
+        "lab": [*by_mlflow, str(lab_model.absolute())],
+        "ours": [sys.executable, "-m", "penguins", "serve"],
+        "ours by mlflow": [*by_mlflow, DEFAULT_MODEL_URI],
+    }
+    runs: dict[str, list[dict[str, Any]]] = {name: [] for name in commands}
+    for _ in range(repetitions):
+        for name, command in commands.items():
+            port = servers.free_port()
+            measured = servers.measure([*command, "--port", str(port)], port, LAB_REQUEST, requests)
+            runs[name].append({**measured, "requests": statistics.median(measured["requests"])})
+    return {**runs, "scorer": _median(lambda: scorer.predict(bird), requests)}
+
+
 def _our_session() -> SparkSession:
     from penguins.session import spark_session
 
@@ -274,6 +307,6 @@ def _seconds(call: Callable[[], object]) -> float:
 if __name__ == "__main__":
     name, arguments, result = sys.argv[1:]
     functions = {
-        f.__name__: f for f in (birds, warm, tune, lab_run, our_run, scikit_learn_run, scaling, predict, batch)
+        f.__name__: f for f in (birds, warm, tune, lab_run, our_run, scikit_learn_run, scaling, predict, batch, serve)
     }
     Path(result).write_text(json.dumps(functions[name](**json.loads(arguments))))

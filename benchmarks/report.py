@@ -58,6 +58,12 @@ Where several repetitions are made, the lab and ours take turns and the median c
   with the Spark flavor, checks every value, and counts what it wrote. Beside it stands not the lab, which has no batch,
   but MLflow's `spark_udf` (`env_manager="local"`) of the same version, which sends the rows to Python processes that
   ask the JVM-free `python_function`; it checks nothing it writes, and one unusable value fails the job.
+- **Over HTTP**: the lab's model as the lab saved it, served by `mlflow models serve --env-manager local -w 1`, and
+  ours by `penguins serve`, which runs the same MLflow application in one process; three starts of each by turns, with
+  10 requests to warm up and 200 that count, one after another on one connection. A prediction is the median of the
+  three medians. Ready is from the start of the command to the first answer of `/ping`. Memory is the sum of resident
+  memory of all the server's processes after the requests. The scorer's part is `Scorer.predict` of one bird, measured
+  without a server; the rest of a request is MLflow and HTTP.
 - **Growth of the cost per row**: the most that a row costs more at one size than at the next smaller one, from
   100,000 rows up. 1 is linear, less is better than linear, and up to 1.1 passes for noise.
 """
@@ -119,6 +125,8 @@ def rows(results: dict[str, Any]) -> list[Row]:
         rows_scored = batch["rows"]["ours"]
         speeds = f"{rows_scored / udf:,.0f} rows/s", f"{rows_scored / ours:,.0f} rows/s"
         table.append(Row(f"{rows_scored:,} rows scored in a batch, beside `spark_udf`", *speeds, f"{udf / ours:.2f}"))
+    if serve := results.get("serve"):
+        table += _serve(serve)
     if scaling := results.get("scaling"):
         growth = _growth(_cost_per_row(scaling))
         if growth:
@@ -143,6 +151,19 @@ def _big(lab: dict[str, Any], ours: dict[str, Any]) -> Iterable[Row]:
     yield Row(
         "… accuracy", f"{lab['accuracy']:.4f}", f"{ours['accuracy']:.4f}", f"{difference:.4f} apart", told, is_met
     )
+
+
+def _serve(serve: dict[str, Any]) -> Iterable[Row]:
+    lab, ours = (
+        {measure: statistics.median(run[measure] for run in serve[name]) for measure in ("requests", "ready", "gib")}
+        for name in ("lab", "ours")
+    )
+    yield _ratio("one prediction over HTTP", lab["requests"], ours["requests"], 15)
+    share = serve["scorer"] / ours["requests"]
+    yield Row("… of which the scorer", "", f"{_time(serve['scorer'])}, {share:.0%}")
+    yield _ratio("server ready", lab["ready"], ours["ready"], 1.7)
+    ratio = lab["gib"] / ours["gib"]
+    yield Row("server's memory", f"{lab['gib']:.2f} GiB", f"{ours['gib']:.2f} GiB", f"{ratio:.2f}", "≥ 2", ratio >= 2)
 
 
 def _setting(run: dict[str, Any]) -> tuple[int, float]:
@@ -171,6 +192,8 @@ def page(results: dict[str, Any]) -> str:
         parts += [PROCESS, _markdown(("step", "seconds"), _process_steps(process["ours"]))]
     if runs := results.get("big"):
         parts += ["## Many rows, step by step\n", _markdown(*_steps(runs))]
+    if serve := results.get("serve"):
+        parts += ["## Over HTTP\n", _markdown(*_servers(serve))]
     if scaling := results.get("scaling"):
         cells = [(f"{size:,}", f"{cost:,.1f} µs") for size, cost in _cost_per_row(scaling).items()]
         parts += [
@@ -208,6 +231,19 @@ def _steps(runs: list[dict[str, Any]]) -> tuple[tuple[str, ...], list[tuple[str,
             )
         )
     return headings, cells
+
+
+def _servers(serve: dict[str, Any]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    contenders = {
+        "lab": "lab, `mlflow models serve`",
+        "ours by mlflow": "ours, `mlflow models serve`",
+        "ours": "ours, `penguins serve`",
+    }
+    cells: list[tuple[str, ...]] = []
+    for name, told in contenders.items():
+        median = {key: statistics.median(run[key] for run in serve[name]) for key in ("requests", "ready", "gib")}
+        cells.append((told, _time(median["requests"]), _time(median["ready"]), f"{median['gib']:.2f} GiB"))
+    return ("", "one prediction", "ready after", "memory"), cells
 
 
 def _process_steps(runs: list[dict[str, Any]]) -> list[tuple[str, ...]]:

@@ -18,7 +18,7 @@ import click
 import psutil
 from rich.console import Console
 
-MEASUREMENTS = ("warm", "tune", "process", "big", "scaling", "predict", "batch")
+MEASUREMENTS = ("warm", "tune", "process", "big", "scaling", "predict", "batch", "serve")
 ROOT = Path(__file__).resolve().parent.parent
 REAL_BIRDS = ROOT / "data" / "penguins.csv"
 LAB_PARAMETERS = {"max_iter": 10, "reg_param": 0.2}
@@ -103,6 +103,10 @@ class Bench:
         """Many rows scored into a file, ours and MLflow's way."""
         return dict(_measure("batch", source=self._birds(self.rows)[1], repetitions=3)["result"])
 
+    def serve(self) -> dict[str, Any]:
+        """One bird asked over HTTP."""
+        return dict(_measure("serve", repetitions=3, requests=200)["result"])
+
     def _birds(self, rows: int) -> list[str]:
         return list(_measure("birds", rows=rows, folder=str(self.data))["result"])
 
@@ -155,7 +159,7 @@ def _watch(what: str, command: list[str], folder: Path) -> dict[str, Any]:
     log = folder / "log.txt"
     environment = {
         **os.environ,
-        "PYTHONPATH": str(ROOT),
+        "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]),
         "SPARK_DRIVER_MEMORY": f"{MEMORY}g",
         "GIT_PYTHON_REFRESH": "quiet",
     }

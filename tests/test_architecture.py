@@ -17,14 +17,21 @@ PACKAGE = ROOT / "src" / "penguins"
 LAYERS = [
     ["errors", "config", "spec", "scorer"],
     ["source", "target", "data", "pipeline", "evaluate", "export", "plots", "search"],
-    ["java", "session", "tracking", "record", "flavor", "registry", "outcome", "champion"],
+    ["java", "session", "tracking", "record", "flavor", "registry", "outcome", "champion", "serve", "query"],
     ["train", "promote", "predict", "tune"],
     ["show", "ui", "demo", "cli", "__main__"],
 ]
 
 # Third-party packages that only some layers may know; the others are free for all.
 PLATFORMS = {
-    "mlflow": {"scorer", "tracking", "record", "flavor", "registry", "outcome", "champion", "train", "promote", "tune"},
+    "mlflow": {
+        *("scorer", "tracking", "record", "flavor", "registry", "outcome", "champion", "serve"),
+        *("train", "promote", "tune"),
+    },
+    "uvicorn": {"serve"},
+    "fastapi": {"serve"},
+    "starlette": {"serve"},
+    "requests": {"tracking", "query"},
     "click": {"ui", "cli"},
     "rich": {"show", "demo"},
     "optuna": {"search"},

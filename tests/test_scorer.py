@@ -189,6 +189,18 @@ def test_a_whole_number_too_large_for_a_double_is_told(scorer: Scorer) -> None:
     assert sentence.endswith("...: it must be a finite number.")
 
 
+def test_numbers_too_large_to_compute_with_are_refused(scorer: Scorer) -> None:
+    huge = birds(
+        CulmenLength=[48.7, -1.7e308, 50.5],
+        CulmenDepth=[14.1, 1.7e308, 19.6],
+        FlipperLength=[210.0, 1.7e308, 201.0],
+        BodyMass=[4450.0, 1.7e308, 4050.0],
+    )
+    assert refusal(scorer, huge) == (
+        "CulmenLength in row 2 of 3 is -1.7e+308: it must be a number small enough to compute with."
+    )
+
+
 def test_one_bad_row_in_a_large_batch_is_named(scorer: Scorer) -> None:
     asked = pd.concat([birds()] * 100, ignore_index=True)
     asked.loc[250, "CulmenLength"] = np.nan

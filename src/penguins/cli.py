@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 import logging
 import os
@@ -47,7 +46,7 @@ class Command(click.Command):
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
         os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
         os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
-        with contextlib.redirect_stderr(io.StringIO()):
+        with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stderr(nowhere):
             return super().invoke(ctx)
 
 
@@ -258,7 +257,7 @@ def promote(
 
     with show.progress(("Starting Spark", *promote.STEPS)) as report:
         report("Starting Spark")
-        with _working_on(data or config.DEFAULT_DATA, tracking_uri) as spark:
+        with _working_on(data or config.DEFAULT_DATA, tracking_uri, has_models=True) as spark:
             challenger = registry.newest(model) if version is None else registry.Version(model, version)
             result = promote.promote(spark, challenger, policy=policy, source=data, report=report, **options)
     if as_json:
@@ -280,6 +279,7 @@ def rollback(model: str, tracking_uri: str | None, as_json: bool) -> None:
     from penguins.tracking import Tracking
 
     store = Tracking.from_environment(tracking_uri)
+    store.require()
     store.require_reachable()
     store.activate()
     now, before = champion.roll_back(model)
@@ -289,10 +289,47 @@ def rollback(model: str, tracking_uri: str | None, as_json: bool) -> None:
         click.echo(f"Version {now.number} of {model} is champion again; version {before.number} was until now.")
 
 
-# @@ serve
+@main.command()
+@click.option("--model", default=config.DEFAULT_MODEL_URI, show_default=True, help="Which version to serve.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
+@click.option("--port", type=int, default=5000, show_default=True, help="The port to listen on; 0 is any free one.")
+@click.option("--until-stdin-ends", is_flag=True, hidden=True, help="Stop at the end of standard input, too.")
+@tracking_option
+@json_option
+@verbose_option
+def serve(model: str, host: str, port: int, until_stdin_ends: bool, tracking_uri: str | None, as_json: bool) -> None:
+    """Serve a registered version over HTTP, without Spark and without a JVM; Ctrl-C stops it.
+
+    The server is MLflow's own scoring server. An alias is looked up once: the version it stands for is served until
+    the end, wherever the alias moves.
+    """
+    from penguins import serve, show
+    from penguins.tracking import Tracking
+
+    store = Tracking.from_environment(tracking_uri)
+    ready = show.serving_as_json if as_json else show.serving
+    serve.serve(store, model, host, port, ready, verbose=_is_verbose(), until_stdin_ends=until_stdin_ends)
 
 
-# @@ query
+@main.command()
+@click.option("--url", default=config.DEFAULT_URL, show_default=True, help="The scoring server's address.")
+@click.option("--record", help="A JSON object with the columns of one row.  [default: the lab's bird]")
+@click.option("--data", help="A CSV or JSON file with the rows to ask about.")
+@json_option
+@verbose_option
+def query(url: str, record: str | None, data: str | None, as_json: bool) -> None:
+    """Ask a scoring server about a row or a file of rows, and show its answers."""
+    if record is not None and data is not None:
+        raise click.UsageError("Give --record or --data, not both.")
+    from penguins import query, show
+    from penguins.spec import LAB_REQUEST
+
+    rows = query.read(data) if data is not None else query.parse(record or json.dumps(LAB_REQUEST))
+    answers = query.ask(url, rows)
+    if as_json:
+        click.echo(json.dumps({"predictions": answers.to_dict("records")}))
+    else:
+        show.answers(rows, answers)
 
 
 @main.command()
@@ -314,7 +351,7 @@ def predict(model: str, data: str, output: str, overwrite: bool, tracking_uri: s
     target.require_free(output, overwrite)
     with show.progress(("Starting Spark", *predict.STEPS)) as report:
         report("Starting Spark")
-        with _working_on(data, tracking_uri) as spark:
+        with _working_on(data, tracking_uri, has_models=True) as spark:
             scored = predict.predict(spark, data, output, model_uri=model, overwrite=overwrite, report=report)
     if as_json:
         click.echo(json.dumps(show.scored_as_json(scored)))
@@ -386,14 +423,16 @@ def demo(data: Path) -> None:
 
 
 @contextlib.contextmanager
-def _working_on(data: str, tracking_uri: str | None) -> Iterator[SparkSession]:
-    """A Spark session fit for the size of `data`, and MLflow set to the store."""
+def _working_on(data: str, tracking_uri: str | None, *, has_models: bool = False) -> Iterator[SparkSession]:
+    """A Spark session fit for the size of `data`, and MLflow set to the store, in which there must be models or not."""
     from penguins.session import running_session
     from penguins.source import is_small
     from penguins.tracking import Tracking
     from penguins.train import warm_up
 
     store = Tracking.from_environment(tracking_uri)
+    if has_models:
+        store.require()
     store.require_reachable()
     meanwhile = partial(warm_up, store)
     with running_session(verbose=_is_verbose(), brief=is_small(data), meanwhile=meanwhile) as spark:

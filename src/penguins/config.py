@@ -20,6 +20,9 @@ PREVIOUS_CHAMPION = "previous_champion"
 
 DEFAULT_MODEL_URI = f"models:/{DEFAULT_MODEL}@{CHAMPION}"
 
+DEFAULT_URL = "http://127.0.0.1:5000"
+"""Where `penguins serve` answers and `penguins query` asks, unless they are told otherwise."""
+
 Report = Callable[[str], None]
 """Called with the name of each step that begins, so that a command line or a notebook can show it."""
 

@@ -27,6 +27,10 @@ class StoppedError(PenguinsError):
     """A person stopped the work before it had a result."""
 
 
+class ServerError(PenguinsError):
+    """A server can't be started, can't be reached, or refuses what it is asked."""
+
+
 class JavaError(PenguinsError):
     """No Java that Spark can run on was found."""
 

@@ -16,6 +16,7 @@ from penguins.spec import PENGUINS, Spec
 if TYPE_CHECKING:
     import pandas as pd
     from mlflow.models.signature import ModelSignature
+    from mlflow.pyfunc import PyFuncModel
     from onnx import ModelProto
     from pyspark.ml import PipelineModel
     from pyspark.sql import DataFrame
@@ -94,6 +95,34 @@ def save(
         Path(folder, "model").rename(path)
 
 
+def save_without_spark(model_uri: str, path: str | Path) -> None:
+    """Save a model's JVM-free flavors alone, for a container: MLflow puts a Java into the image of any Spark flavor.
+
+    Raises ModelError when there is no such model, or something at `path` already.
+    """
+    import mlflow.artifacts
+    from mlflow.exceptions import MlflowException
+    from mlflow.models import Model
+    from mlflow.models.model import MLMODEL_FILE_NAME
+
+    if Path(path).exists():
+        raise ModelError(f"{path} exists already: give a path that doesn't, or remove it first.")
+    parent = Path(path).resolve().parent
+    parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=parent, prefix=".saving-") as folder:
+        try:
+            original = mlflow.artifacts.download_artifacts(model_uri, dst_path=folder)
+        except (MlflowException, OSError) as error:
+            raise ModelError(f"{model_uri} can't be loaded: {first_sentence(error)}") from error
+        copy = Path(folder, "model")
+        shutil.copytree(original, copy)
+        model = Model.load(str(copy))
+        if spark_flavor := model.flavors.pop("spark", None):
+            shutil.rmtree(copy / spark_flavor["model_data"])
+        model.save(str(copy / MLMODEL_FILE_NAME))
+        copy.rename(path)
+
+
 def infer_signature(onnx_model: ModelProto, input_example: pd.DataFrame) -> ModelSignature:
     """The signature from example rows and the answers to them."""
     from mlflow.models import infer_signature as infer
@@ -148,20 +177,25 @@ def load_spark(model_uri: str) -> PipelineModel:
         raise ModelError(f"{model_uri} can't be loaded: {first_sentence(error)}") from error
 
 
+def load_python_function(model_uri: str) -> PyFuncModel:
+    """The JVM-free twin of a run, a registry URI or a path, as MLflow serves it. Raises ModelError if there is none."""
+    import mlflow.pyfunc
+    from mlflow.exceptions import MlflowException
+
+    try:
+        loaded: PyFuncModel = mlflow.pyfunc.load_model(model_uri)
+    except (MlflowException, OSError) as error:
+        raise ModelError(f"{model_uri} can't be loaded: {first_sentence(error)}") from error
+    return loaded
+
+
 def load_scorer(model_uri: str) -> Scorer:
     """The JVM-free twin of a run, a registry URI or a path, without MLflow's schema check in front of it.
 
     MLflow refuses whole numbers in a pandas frame where the signature says double; this door takes them.
     Raises ModelError if there is no such model.
     """
-    import mlflow.pyfunc
-    from mlflow.exceptions import MlflowException
-
-    try:
-        loaded = mlflow.pyfunc.load_model(model_uri)
-    except MlflowException as error:
-        raise ModelError(f"{model_uri} can't be loaded: {first_sentence(error)}") from error
-    return cast("Scorer", loaded._model_impl)
+    return cast("Scorer", load_python_function(model_uri)._model_impl)
 
 
 def _copy_scorer(folder: Path) -> str:

@@ -45,7 +45,8 @@ class Scorer:
         Returns `prediction` (the label's code), the class name under the label's name in lower case (`species`),
         and `probability_<class>` for each class, with the index of `data`.
         Raises MlflowException with INVALID_PARAMETER_VALUE, which a scoring server answers with 400, for a missing
-        column, no rows, an unknown category, or a value that is no finite number.
+        column, no rows, an unknown category, a value that is no finite number, or one so large (above about 1e307) that
+        the probabilities can't be computed.
         """
         if missing := [name for name in (*self.categories, *self.numbers) if name not in data.columns]:
             needed = ", ".join((*self.categories, *self.numbers))
@@ -59,6 +60,9 @@ class Scorer:
         feed = {name: _category(data[name], allowed) for name, allowed in self.categories.items()}
         feed |= {name: _number(data[name]) for name in self.numbers}
         prediction, probabilities = self._session.run(["prediction", "probabilities"], feed)
+        if not (computed := np.isfinite(probabilities).all(axis=1)).all():
+            largest = max(self.numbers, key=lambda name: abs(feed[name][np.argmin(computed), 0]))
+            raise _invalid(_bad_value(data[largest], computed, "a number small enough to compute with"))
         answer = {"prediction": prediction, self.name_column: np.array(self.classes, dtype=object)[prediction]}
         answer |= {f"probability_{name}": probabilities[:, place] for place, name in enumerate(self.classes)}
         return pd.DataFrame(answer, index=data.index)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -9,15 +10,20 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from penguins.config import Report
+from penguins.spec import LAB_REQUEST
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from penguins.evaluate import Confusion
     from penguins.predict import Scored
     from penguins.promote import Promotion
+    from penguins.registry import Version
     from penguins.search import Trial
     from penguins.train import TrainedModel
     from penguins.tune import OnTrial, TunedModel
@@ -28,6 +34,8 @@ ENDINGS = {
     "interrupted": "was interrupted, and keeps what it had",
 }
 """How a search ended, in words."""
+
+ROWS_SHOWN = 20
 
 
 @contextmanager
@@ -227,7 +235,41 @@ def promotion_as_json(result: Promotion) -> dict[str, Any]:
     }
 
 
-# @@ query
+def serving(version: Version, url: str) -> None:
+    """Print which version answers where, and how to ask it."""
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(f"Version {version.number} of {version.name} answers at {url} (Ctrl-C stops)")
+    console.print("Next: [bold]penguins query[/bold] in another terminal, or\n")
+    body = json.dumps({"dataframe_records": [LAB_REQUEST]})
+    console.print(f"curl {url}/invocations -H 'Content-Type: application/json' -d '{body}'", markup=False)
+
+
+def serving_as_json(version: Version, url: str) -> None:
+    """What `penguins serve --json` prints."""
+    answer = {"model": version.name, "version": version.number, "uri": version.uri, "url": url}
+    Console(highlight=False, soft_wrap=True).print(json.dumps(answer), markup=False)
+
+
+def answers(rows: pd.DataFrame, answered: pd.DataFrame) -> None:
+    """Print each row with the answer to it, the class before its probabilities; of many, the first ROWS_SHOWN."""
+    probabilities = [name for name in answered.columns if name.startswith("probability_")]
+    # The class's code says nothing to a person, where there is a name.
+    names = [name for name in answered.columns if name not in {"prediction", *probabilities}] or ["prediction"]
+    table = Table()
+    for name in (", ".join(map(str, rows.columns)), *map(str, names)):
+        table.add_column(escape(name), max_width=32)
+    for name in probabilities:
+        table.add_column(escape(name.removeprefix("probability_")), justify="right")
+    # As objects, because one row of several columns would make its whole numbers doubles.
+    for asked, answer in zip(
+        rows.head(ROWS_SHOWN).astype(object).to_numpy(), answered.to_dict("records"), strict=False
+    ):
+        values = [", ".join(map(str, asked)), *(str(answer[name]) for name in names)]
+        table.add_row(*map(escape, values), *(f"{answer[name]:.6f}" for name in probabilities))
+    console = Console(highlight=False)
+    console.print(table)
+    if len(rows) > ROWS_SHOWN:
+        console.print(f"These are the first {ROWS_SHOWN} of {len(rows):,} rows; --json gives all of them.")
 
 
 def scored(result: Scored) -> None:

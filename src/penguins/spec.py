@@ -78,3 +78,6 @@ PENGUINS = Spec(
     label="Species",
     classes=("Adelie", "Gentoo", "Chinstrap"),
 )
+
+LAB_REQUEST = {"Island": "Biscoe", "CulmenLength": 48.7, "CulmenDepth": 14.1, "FlipperLength": 210, "BodyMass": 4450}
+"""The bird that the lab's notebook asks about: a Gentoo."""

@@ -14,6 +14,8 @@ from penguins.errors import StoreError, without_secrets
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
+SQLITE = "sqlite:///"
+
 
 @dataclass(frozen=True)
 class Tracking:
@@ -57,11 +59,15 @@ class Tracking:
         if self.folder is not None and not os.access(self.folder, os.W_OK):
             raise StoreError(f"{self.folder} is no folder that can be written to: name another place (--tracking-uri).")
 
+    def require(self) -> None:
+        """Raise StoreError when this is a local store in which nothing was ever kept; asking it would make one."""
+        if self.folder is not None and not (file := Path(self.tracking_uri.removeprefix(SQLITE))).exists():
+            raise StoreError(f"There is no {file.name} in {self.folder}: run `penguins train` first.")
+
     @property
     def folder(self) -> Path | None:
         """The folder of a local store; None for a server."""
-        prefix = "sqlite:///"
-        return Path(self.tracking_uri.removeprefix(prefix)).parent if self.tracking_uri.startswith(prefix) else None
+        return Path(self.tracking_uri.removeprefix(SQLITE)).parent if self.tracking_uri.startswith(SQLITE) else None
 
 
 @contextmanager

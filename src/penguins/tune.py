@@ -164,7 +164,8 @@ def tune_model(
             del params["testFraction"]
         mlflow.log_params(params)
         mlflow.set_tags({**record.versions(), **(tags or {}), "objective": OBJECTIVE})
-        record.log_inputs({"training": profiles["training"]}, source)
+        training_rows = profiles["training"]
+        record.log_inputs({"training": record.Input(training_rows.digest, training_rows.rows)}, source)
         with data.cached(assembled):
             tried, ended = _search(assembled, settings, spec, run, report, on_trial)
         best = _best(tried, ended, settings)

@@ -3,32 +3,26 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 
 import click
 
-from penguins.errors import StoreError
+from penguins.serve import listen
 from penguins.tracking import Tracking
 
 
 def serve(store: Tracking, host: str, port: int) -> int:
     """Run `mlflow ui` until it is stopped, and return its exit code; of a server, only say where its page is.
 
-    Raises StoreError when the port is taken or nothing was ever tracked here.
+    Raises ServerError when the port is taken, StoreError when nothing was ever tracked here.
     """
     if store.folder is None:
         click.echo(f"{store.tracking_uri} is a server: its page is there already.")
         return 0
-    if not (store.folder / "mlflow.db").exists():
-        raise StoreError(f"There is no mlflow.db in {store.folder}: run `penguins train` first.")
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            raise StoreError(f"{host}:{port} can't be used ({error.strerror}): give another --port.") from error
+    store.require()
+    # Only to see that the port is free: `mlflow ui` opens its own.
+    listen(host, port).close()
     click.echo(f"The runs are at http://{host}:{port} (Ctrl-C stops)")
     command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", store.tracking_uri]
     command += ["--host", host, "--port", str(port), "--workers", "1", "--uvicorn-opts", "--log-level warning"]

@@ -1,0 +1,130 @@
+"""Ask a scoring server about rows, and say in one sentence why it doesn't answer."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from penguins import config
+from penguins.errors import DataError, ParameterError, ServerError, first_sentence
+from penguins.spec import LAB_REQUEST
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import requests
+
+TIMEOUT = 60.0
+"""Seconds: as long as MLflow's scoring server gives itself for a request."""
+
+
+def ask(url: str, rows: pd.DataFrame, *, timeout: float = TIMEOUT) -> pd.DataFrame:
+    """What the scoring server at `url` answers to each of the `rows`, with their index.
+
+    A model of this package answers with `prediction` (the label's code), `species` and `probability_<class>`; a
+    server that gives bare values answers with `prediction` alone. `timeout` is in seconds.
+    Raises ServerError when the server can't be reached in time, refuses the rows (with its own sentence), or isn't a
+    scoring server.
+    """
+    import pandas as pd
+
+    # Not `to_json`, which rounds; and a gap is null, because JSON knows no NaN.
+    null: Any = None
+    gapless = rows.astype(object).where(rows.notna(), null)
+    body = json.dumps({"dataframe_split": gapless.to_dict("split", index=False)}, default=str)
+    predictions = _predictions(url, _post(url, body, timeout))
+    if len(predictions) != len(rows):
+        raise ServerError(f"{url} answered {len(predictions)} predictions to {len(rows)} rows: is it a scoring server?")
+    if all(isinstance(prediction, dict) for prediction in predictions):
+        return pd.DataFrame(predictions, index=rows.index)
+    return pd.DataFrame({"prediction": predictions}, index=rows.index)
+
+
+def read(file: str | Path) -> pd.DataFrame:
+    """The rows of a CSV file, of a JSON file with an object or a list of them, or of one with an object per line.
+
+    Columns and their values are as they stand in the file. Raises DataError when there are none, or when it can't be
+    read.
+    """
+    import pandas as pd
+
+    path = Path(file)
+    if not path.is_file():
+        raise DataError(f"{path} is no file: give one that ends in .csv, .json or .jsonl.")
+    try:
+        if path.suffix == ".csv":
+            rows = pd.read_csv(path)
+        elif path.suffix == ".json":
+            rows = _frame(json.loads(path.read_text()))
+        elif path.suffix in {".jsonl", ".ndjson"}:
+            rows = _frame([json.loads(line) for line in path.read_text().splitlines() if line.strip()])
+        else:
+            raise DataError(
+                f"{path} ends in {path.suffix or 'nothing'}: give a file that ends in .csv, .json or .jsonl."
+            )
+    except (ValueError, OSError, RecursionError) as error:
+        raise DataError(f"{path} can't be read: {first_sentence(error)}") from error
+    if rows.empty:
+        raise DataError(f"{path} has no rows: give at least one.")
+    return rows
+
+
+def parse(record: str) -> pd.DataFrame:
+    """The row that a JSON object says, or the rows of a list of them. Raises ParameterError when it says none."""
+    try:
+        rows = _frame(json.loads(record))
+        if rows.empty:
+            raise ValueError("it has no rows")
+        return rows
+    except (ValueError, RecursionError) as error:
+        example = json.dumps(LAB_REQUEST)
+        raise ParameterError(
+            f"The record can't be read ({first_sentence(error)}): give one such as {example}"
+        ) from error
+
+
+def _frame(records: Any) -> pd.DataFrame:
+    import pandas as pd
+
+    rows = records if isinstance(records, list) else [records]
+    if not all(isinstance(row, dict) and row for row in rows):
+        raise ValueError("it must be a JSON object with a value for each column, or a list of such objects")
+    return pd.DataFrame(rows)
+
+
+def _post(url: str, body: str, timeout: float) -> requests.Response:
+    import requests
+
+    address = f"{url.rstrip('/').removesuffix('/invocations')}/invocations"
+    with requests.Session() as session:
+        try:
+            # A proxy for the world outside knows nothing of this machine's own servers.
+            session.trust_env = urlsplit(url).hostname not in {"127.0.0.1", "localhost", "::1"}
+            return session.post(address, body, headers={"Content-Type": "application/json"}, timeout=timeout)
+        except requests.Timeout as error:
+            raise ServerError(
+                f"{url} didn't answer within {timeout:g} seconds: ask for fewer rows, or later."
+            ) from error
+        except requests.ConnectionError as error:
+            raise ServerError(f"Nothing answers at {url}: run `penguins serve`, or give another --url.") from error
+        except (requests.RequestException, ValueError) as error:
+            raise ServerError(f"{url} can't be asked: give an address such as {config.DEFAULT_URL}.") from error
+
+
+def _predictions(url: str, response: requests.Response) -> list[Any]:
+    try:
+        answer = response.json()
+    except ValueError:
+        answer = None
+    if not isinstance(answer, dict):
+        answer = {}
+    if response.ok and isinstance(answer.get("predictions"), list):
+        return list(answer["predictions"])
+    if isinstance(answer.get("message"), str):
+        # MLflow puts the whole input in front of what is wrong with it.
+        sentence = re.sub(r"^Failed to (predict|enforce) .*Error: ", "", answer["message"], flags=re.DOTALL)
+        raise ServerError(" ".join(sentence.split()))
+    status = f"{response.status_code} {response.reason}".strip()
+    raise ServerError(f"{url} answered without predictions ({status}): is it a scoring server?")
