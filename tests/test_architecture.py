@@ -16,9 +16,12 @@ PACKAGE = ROOT / "src" / "penguins"
 # what stands before it in the row.
 LAYERS = [
     ["errors", "config", "spec", "scorer"],
-    ["source", "target", "data", "pipeline", "evaluate", "export", "plots", "search"],
+    [
+        *("source", "target", "data", "pipeline", "evaluate", "export"),
+        *("bins", "drift", "findings", "plots", "page", "search"),
+    ],
     ["java", "session", "tracking", "record", "flavor", "registry", "outcome", "champion", "serve", "query"],
-    ["train", "promote", "predict", "tune"],
+    ["train", "promote", "predict", "tune", "monitor"],
     ["show", "ui", "demo", "cli", "__main__"],
 ]
 
@@ -26,7 +29,7 @@ LAYERS = [
 PLATFORMS = {
     "mlflow": {
         *("scorer", "tracking", "record", "flavor", "registry", "outcome", "champion", "serve"),
-        *("train", "promote", "tune"),
+        *("train", "promote", "tune", "monitor"),
     },
     "uvicorn": {"serve"},
     "fastapi": {"serve"},
@@ -35,6 +38,7 @@ PLATFORMS = {
     "click": {"ui", "cli"},
     "rich": {"show", "demo"},
     "optuna": {"search"},
+    "scipy": {"drift"},
 }
 
 HEAVY = {"pyspark", "mlflow", "pandas", "onnx", "matplotlib", "sklearn", "optuna", "scipy"}
@@ -132,6 +136,7 @@ def test_functions_and_classes_that_are_public_have_docstrings() -> None:
         "from penguins.cli import main\nmain(['--help'], standalone_mode=False)",
         "from penguins.cli import main\nmain(['train', '--help'], standalone_mode=False)",
         "import penguins.config, penguins.data, penguins.evaluate, penguins.pipeline, penguins.train, penguins.tune",
+        "import penguins.monitor, penguins.predict, penguins.promote",
     ],
 )
 def test_importing_and_helping_load_neither_spark_nor_mlflow(code: str) -> None:

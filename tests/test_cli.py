@@ -228,7 +228,8 @@ def test_the_module_is_the_command(tmp_path: Path) -> None:
 
 def test_every_command_has_help(tmp_path: Path) -> None:
     listed = re.findall(r"^  (\w+)  ", penguins("--help", cwd=tmp_path).stdout.partition("Commands:")[2], re.MULTILINE)
-    assert listed == ["demo", "log", "predict", "promote", "query", "rollback", "serve", "train", "tune", "ui"]
+    commands = ["demo", "log", "monitor", "predict", "promote", "query", "rollback", "serve", "train", "tune", "ui"]
+    assert listed == commands
     for command in listed:
         assert len(penguins(command, "--help", cwd=tmp_path).stdout.splitlines()) > 5
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from datetime import timedelta
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penguins.config import Policy, SearchParameters, SearchSpace, TrainingParameters
+from penguins.config import (
+    Policy,
+    RetrainRule,
+    SearchParameters,
+    SearchSpace,
+    Thresholds,
+    TrainingParameters,
+    window_length,
+)
 from penguins.errors import ParameterError, PenguinsError
 
 
@@ -167,3 +176,60 @@ def test_a_policy_that_makes_no_sense_is_refused(given_value: dict[str, Any], se
     with pytest.raises(ParameterError) as raised:
         Policy(**given_value)
     assert str(raised.value) == sentence
+
+
+@pytest.mark.parametrize(
+    ("given_value", "sentence"),
+    [
+        ({"psi_watch": -0.1}, "psi_watch is -0.1: it must be a number at least 0."),
+        ({"psi_drift": math.nan}, "psi_drift is nan: it must be a number at least 0."),
+        ({"significance": 0}, "significance is 0: it must be a number between 0 and 1."),
+        ({"significance": 1}, "significance is 1: it must be a number between 0 and 1."),
+        ({"minimum_rows": 0}, "minimum_rows is 0: it must be a whole number from 1 to 2147483647."),
+        ({"missing_increase": 1.1}, "missing_increase is 1.1: it must be a number from 0 to 1."),
+        ({"out_of_range": "1 %"}, "out_of_range is '1 %': it must be a number from 0 to 1."),
+        ({"new_categories": -1}, "new_categories is -1: it must be a number from 0 to 1."),
+        ({"accuracy": 95}, "accuracy is 95: it must be a number from 0 to 1."),
+        ({"recall": None}, "recall is None: it must be a number from 0 to 1."),
+    ],
+)
+def test_a_threshold_outside_of_what_it_can_be_is_refused(given_value: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ParameterError) as refused:
+        Thresholds(**given_value)
+    assert str(refused.value) == sentence
+
+
+def test_a_retrain_rule_looks_at_the_last_windows_and_the_latest() -> None:
+    rule = RetrainRule.parse("2 of 3")
+    assert (rule, str(rule)) == (RetrainRule(2, 3), "2 of 3")
+    assert rule.advises([True, False, True])
+    assert rule.advises([True, True])
+    assert not rule.advises([True, True, False]), "the latest is fine again"
+    assert not rule.advises([True, True, False, False, True]), "too long ago"
+    assert not rule.advises([True]), "one window can't be two"
+    assert not rule.advises([])
+    assert RetrainRule.parse(" 1 of 1 ").advises([False, True])
+
+
+@pytest.mark.parametrize("rule", ["3 of 2", "0 of 3", "2 out of 3", "2", "", "-1 of 3", "2 of 3 of 4"])
+def test_a_rule_that_is_none_is_refused(rule: str) -> None:
+    with pytest.raises(ParameterError) as refused:
+        RetrainRule.parse(rule)
+    assert str(refused.value) == (
+        f"The retrain rule is {rule!r}: it must be like '2 of 3', the first number from 1 to the second."
+    )
+
+
+def test_a_window_has_a_length() -> None:
+    assert window_length("1 day") == timedelta(days=1)
+    assert window_length("12 hours") == timedelta(hours=12)
+    assert window_length(" 2 weeks ") == timedelta(days=14)
+
+
+@pytest.mark.parametrize("window", ["0 days", "1 month", "day", "1.5 days", "-1 day", "", "1 dayy"])
+def test_a_window_that_is_none_is_refused(window: str) -> None:
+    with pytest.raises(ParameterError) as refused:
+        window_length(window)
+    assert str(refused.value) == (
+        f"The window is {window!r}: it must be a whole number of seconds, minutes, hours, days or weeks, like '1 day'."
+    )

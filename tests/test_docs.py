@@ -8,11 +8,17 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import mlflow
 import pytest
 
 from penguins import cli
+from penguins.train import train_from_source
 from tests.conftest import ROOT
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
 
 README = (ROOT / "README.md").read_text()
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "data" / "README.md", *(ROOT / "docs").glob("*.md")]
@@ -73,6 +79,27 @@ def test_the_readmes_python_runs(clone: Path) -> None:
     result = run(".venv/bin/python readme.py", clone)
     assert result.returncode == 0, result.stderr
     assert result.stdout.splitlines()[-2:] == ["0.964", "['Adelie', 'Adelie']"]
+
+
+@pytest.mark.spark
+@pytest.mark.slow
+def test_the_monitoring_page_shows_what_monitor_prints(
+    store: Path, spark: SparkSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(ROOT / "data", store / "data")
+    monkeypatch.chdir(store)
+    train_from_source(spark, "data/penguins.csv", register_as="penguin_predictor")
+    mlflow.MlflowClient().set_registered_model_alias("penguin_predictor", "champion", "1")
+    text = (ROOT / "docs" / "monitoring.md").read_text()
+    [python], [console] = blocks(text, "python"), blocks(text, "console")
+    exec(python, {})
+    command, _, shown = console.partition("\n")
+    result = run(command.removeprefix("$ "), store)
+    assert result.returncode == 3, result.stderr
+    assert timeless(result.stdout) == timeless(shown)
+    assert sorted(path.name for path in (store / "report").iterdir()) == [
+        *("drift_report.html", "drift_report.png", "monitoring.json")
+    ]
 
 
 @pytest.mark.spark

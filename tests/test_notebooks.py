@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import os
 import runpy
 from pathlib import Path
@@ -12,6 +13,7 @@ import mlflow
 import pandas as pd
 import pytest
 
+from penguins.drift import lean_season
 from penguins.train import train_from_source
 from tests.conftest import PENGUINS_CSV, ROOT
 
@@ -71,7 +73,7 @@ def run_notebook(path: Path, spark: SparkSession, passed: dict[str, str]) -> tup
 
 
 def test_there_are_notebooks() -> None:
-    assert [path.stem for path in NOTEBOOKS] == ["predict", "promote", "train", "tune"]
+    assert [path.stem for path in NOTEBOOKS] == ["monitor", "predict", "promote", "train", "tune"]
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -151,6 +153,20 @@ def test_tune_with_few_trials(spark: SparkSession, store: Path) -> None:
     assert trials["validation_balancedLogLoss"].is_monotonic_increasing
     assert history.axes[0].get_title() == "2 trials"
     assert confusion.axes[0].get_title() == "116 test rows"
+
+
+@pytest.mark.spark
+def test_monitor_advises_a_retraining_in_the_lean_season(spark: SparkSession, store: Path, tmp_path: Path) -> None:
+    lean_season(pd.read_csv(PENGUINS_CSV)).to_csv(tmp_path / "lean.csv", index=False)
+    passed = {"current": str(tmp_path / "lean.csv"), "model": "", "timestamp": "MeasuredAt"}
+    exited, displayed = run_notebook(ROOT / "notebooks" / "monitor.py", spark, passed)
+    answer = json.loads(exited)
+    assert (answer["drifted"], answer["retrain"]) == (True, True)
+    assert answer["breaches"][0].startswith("BodyMass has drifted: its PSI is ")
+    columns, windows, figure = displayed
+    assert list(columns["verdict"]) == ["stable", "stable", "stable", "stable", "drift"]
+    assert list(windows["from"]) == [f"2026-11-0{day} 00:00" for day in range(1, 7)]
+    assert figure.axes[4].get_title().endswith(", drift")
 
 
 @pytest.mark.spark

@@ -10,6 +10,8 @@ import pytest
 from matplotlib.patches import Rectangle
 
 from penguins import plots
+from penguins.bins import Bins, Counts
+from penguins.drift import Drift
 from penguins.evaluate import Confusion
 
 CONFUSION = Confusion(("Adelie", "Gentoo", "Chinstrap"), np.array([[40, 0, 2], [0, 35, 0], [1, 0, 1022]]))
@@ -75,3 +77,23 @@ def test_the_figures_can_be_saved_and_none_stays_registered_with_pyplot(tmp_path
     signatures = [(tmp_path / name).read_bytes()[:8] for name in ("confusion.png", "coefficients.png")]
     assert signatures == [b"\x89PNG\r\n\x1a\n"] * 2
     assert plt.get_fignums() == []
+
+
+def test_drift_shows_both_distributions_side_by_side_and_marks_what_drifted() -> None:
+    island = Drift(Bins("Island", None, ("Biscoe",)), Counts(4, 0, 0, (4, 0)), Counts(2, 0, 0, (1, 1), "Anvers"))
+    mass = Drift(Bins("BodyMass", (3000.0,), None), Counts(4, 0, 0, (1, 3)), Counts(2, 2, 0, (0, 0)))
+    left, right = plots.drift([island, mass], ["drift", "no values"]).axes
+    bars = [[patch.get_height() for patch in axes.patches if isinstance(patch, Rectangle)] for axes in (left, right)]
+    assert bars == [[1, 0, 0.5, 0.5], [0.25, 0.75, 0, 0]]
+    assert [label.get_text() for label in left.get_xticklabels()] == ["Biscoe", "new"]
+    assert [label.get_text() for label in right.get_xticklabels()] == ["≤ 3000", "> 3000"]
+    # Shares 1, 1/8 and 1/2, 1/2: 0.5 ln 2 + 0.375 ln 4
+    assert (left.get_title(), left.title.get_color()) == ("Island: PSI 0.87, drift", "firebrick")
+    assert (right.get_title(), right.title.get_color()) == ("BodyMass: no PSI, no values", "black")
+    assert [text.get_text() for text in left.get_legend().get_texts()] == ["reference (4)", "current (2)"]  # type: ignore[union-attr]  # there is one
+
+
+def test_a_last_row_of_small_pictures_may_be_short() -> None:
+    columns = [Drift(Bins(name, (), None), Counts(1, 0, 0, (1,)), Counts(1, 0, 0, (1,))) for name in "abcd"]
+    shown = [axes.get_title() for axes in plots.drift(columns, ["stable"] * 4).axes if axes.axison]
+    assert shown == [f"{name}: PSI 0.00, stable" for name in "abcd"]

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 DEFAULTS = TrainingParameters()
 SEARCH = SearchParameters()
 POLICY = Policy()
+JUDGED = config.Thresholds()
 
 ANSWER_IS_NO = 3
 """The exit code of a gate that refuses and of a monitor that finds drift: nothing failed."""
@@ -103,9 +104,12 @@ model_option = click.option(
     "--model", default=config.DEFAULT_MODEL, show_default=True, help="The registered model's name."
 )
 experiment_option = click.option(
-    "--experiment", envvar="MLFLOW_EXPERIMENT_NAME", default=config.DEFAULT_EXPERIMENT, show_default=True,
+    "--experiment",
+    envvar="MLFLOW_EXPERIMENT_NAME",
+    default=config.DEFAULT_EXPERIMENT,
+    show_default=True,
     help="The MLflow experiment.",
-)  # fmt: skip
+)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout, and nothing else.")
 
 
@@ -359,7 +363,93 @@ def predict(model: str, data: str, output: str, overwrite: bool, tracking_uri: s
         show.scored(scored)
 
 
-# @@ monitor
+@main.command()
+@click.option(
+    "--reference", default=config.DEFAULT_DATA, show_default=True,
+    help="The rows to compare with, such as those that the model was trained on; a source as for train --data.",
+)  # fmt: skip
+@click.option("--current", required=True, help="The rows that arrived, with labels or without; a source as well.")
+@click.option("--model", default=config.DEFAULT_MODEL_URI, show_default=True, help="The model to ask.")
+@click.option("--no-model", is_flag=True, help="Compare the columns only.")
+@click.option("--timestamp", metavar="COLUMN", help="The column of the current rows that has their time.")
+@click.option("--window", help="How long a window of time is.  [default: 1 day, with --timestamp]")
+@click.option(
+    "--retrain-rule", "rule", metavar="'N of M'",
+    help="Advise retraining when N of the last M windows breached, and the latest did.  "
+    "[default: 2 of 3; 1 of 1 without --timestamp]",
+)  # fmt: skip
+@click.option("--output", type=click.Path(path_type=Path), help="Write the report there: a page.html, or a folder.")
+@click.option("--psi", "psi_drift", type=float, default=JUDGED.psi_drift, show_default=True, help="Drift from here on.")
+@click.option(
+    "--significance", type=float, default=JUDGED.significance, show_default=True,
+    help="How improbable by chance a difference must be to count.",
+)  # fmt: skip
+@click.option(
+    "--min-rows", "minimum_rows", type=int, default=JUDGED.minimum_rows, show_default=True,
+    help="Judge the drift of no fewer values than this.",
+)  # fmt: skip
+@click.option(
+    "--missing-increase", type=float, default=JUDGED.missing_increase, show_default=True,
+    help="How much the share of missing values may grow.",
+)  # fmt: skip
+@click.option(
+    "--out-of-range", type=float, default=JUDGED.out_of_range, show_default=True, help="The share that may be."
+)
+@click.option(
+    "--new-categories", type=float, default=JUDGED.new_categories, show_default=True, help="The share that may be."
+)
+@click.option("--min-accuracy", "accuracy", type=float, default=JUDGED.accuracy, show_default=True, help="At least.")
+@click.option(
+    "--min-recall", "recall", type=float, default=JUDGED.recall, show_default=True, help="At least, of each class."
+)
+@experiment_option
+@tracking_option
+@json_option
+@verbose_option
+def monitor(
+    reference: str,
+    current: str,
+    model: str,
+    no_model: bool,
+    timestamp: str | None,
+    window: str | None,
+    rule: str | None,
+    output: Path | None,
+    experiment: str,
+    tracking_uri: str | None,
+    as_json: bool,
+    **limits: Any,
+) -> None:
+    """Compare what arrives with a reference, and exit with 3 when it has drifted or the model got worse.
+
+    Counts each column of both in Spark, asks the model about all rows, and measures its quality where the current rows
+    have labels: over all of them and window by window. Logs metrics, pictures and a report to one run.
+    """
+    from penguins import monitor, show
+    from penguins.findings import Settings
+    from penguins.source import is_small
+
+    settings = Settings.of(config.Thresholds(**limits), timestamp, window, rule)
+    monitor.require_free(output)
+    larger = reference if is_small(current) else current
+    asked = None if no_model else model
+    with show.progress(("Starting Spark", *monitor.STEPS)) as report:
+        report("Starting Spark")
+        with _working_on(larger, tracking_uri) as spark:
+            result = monitor.monitor(
+                *(spark, reference, current),
+                model=asked,
+                settings=settings,
+                output=output,
+                experiment=experiment,
+                report=report,
+            )
+    if as_json:
+        click.echo(json.dumps(result.as_dict()))
+    else:
+        show.monitored(result)
+    if result.drifted:
+        sys.exit(ANSWER_IS_NO)
 
 
 @main.command()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import timedelta
 from numbers import Integral
 
 from penguins.errors import ParameterError
@@ -162,6 +164,81 @@ class SearchParameters:
         for name, (low, high) in (*ranges, ("elasticNetParam", self.space.elastic_net_param)):
             said[f"{name}Range"] = f"{low:g} to {high:g}"
         return said
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """From where on `penguins monitor` calls a difference between the current and the reference data a breach.
+
+    psi_watch, psi_drift: a population stability index below 0.1 means little change, from 0.25 on a major one, and
+        what lies between is worth a look (Siddiqi, Credit Risk Scorecards, 2006); only psi_drift makes a breach.
+    significance: the probability, under no change at all, of a difference as large as the one found, below which it is
+        a breach; for the PSI after Yurdakul and Naranjo (2020), for shares the exact binomial test. 0.001 because
+        a look at seven columns in thirty windows is 210 tests: a false alarm in five such looks.
+    minimum_rows: with fewer values than this on either side a PSI is shown, but not judged; two per decile.
+    missing_increase, out_of_range, new_categories: how much the share of missing values may exceed the reference's, and
+        the shares of values out of range and of unknown categories that are allowed; our choice: a fifth of all rows
+        lost over four columns is much, and no bird should be out of range or on an unknown island.
+    accuracy, recall: the floors of quality, recall that of each class; our choice, below what the default
+        model reaches on birds of the same kind (0.99 and 0.96).
+
+    Raises ParameterError when a value is outside of what it can be.
+    """
+
+    psi_watch: float = 0.1
+    psi_drift: float = 0.25
+    significance: float = 0.001
+    minimum_rows: int = 20
+    missing_increase: float = 0.05
+    out_of_range: float = 0.01
+    new_categories: float = 0.01
+    accuracy: float = 0.9
+    recall: float = 0.8
+
+    def __post_init__(self) -> None:
+        for name in ("psi_watch", "psi_drift"):
+            _between(getattr(self, name), name, 0.0, math.inf)
+        _between(self.significance, "significance", 0.0, 1.0, inclusive=False)
+        whole = _whole(self.minimum_rows, "minimum_rows", 1, 2**31 - 1, "from 1 to 2147483647")
+        object.__setattr__(self, "minimum_rows", whole)
+        for name in ("missing_increase", "out_of_range", "new_categories", "accuracy", "recall"):
+            _between(getattr(self, name), name, 0.0, 1.0)
+
+
+@dataclass(frozen=True)
+class RetrainRule:
+    """Advise retraining when at least `breached` of the last `windows` windows breached, the latest among them."""
+
+    breached: int
+    windows: int
+
+    @classmethod
+    def parse(cls, rule: str) -> RetrainRule:
+        """The rule that a text such as `2 of 3` means. Raises ParameterError for any other."""
+        parts = re.fullmatch(r"\s*(\d{1,9}) of (\d{1,9})\s*", rule)
+        if parts is None or not 1 <= int(parts[1]) <= int(parts[2]):
+            raise ParameterError(
+                f"The retrain rule is {rule!r}: it must be like '2 of 3', the first number from 1 to the second."
+            )
+        return cls(int(parts[1]), int(parts[2]))
+
+    def advises(self, breached: list[bool]) -> bool:
+        """Whether windows that breached or didn't, the oldest first, ask for a retraining; no window never does."""
+        return bool(breached) and breached[-1] and sum(breached[-self.windows :]) >= self.breached
+
+    def __str__(self) -> str:
+        return f"{self.breached} of {self.windows}"
+
+
+def window_length(window: str) -> timedelta:
+    """The length that a text such as `1 day` or `12 hours` means, from one second on. Raises ParameterError."""
+    parts = re.fullmatch(r"\s*(\d{1,6}) (second|minute|hour|day|week)s?\s*", window)
+    if parts is None or int(parts[1]) == 0:
+        raise ParameterError(
+            f"The window is {window!r}: it must be a whole number of seconds, minutes, hours, days or weeks, "
+            "like '1 day'."
+        )
+    return timedelta(**{f"{parts[2]}s": int(parts[1])})
 
 
 def _whole(value: object, name: str, low: int, high: int, allowed: str) -> int:

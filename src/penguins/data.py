@@ -30,6 +30,8 @@ __all__ = [
     "cached",
     "check",
     "count_reasons",
+    "digest",
+    "flaws",
     "is_small",
     "located",
     "profile",
@@ -87,6 +89,17 @@ def unscorable(df: DataFrame, spec: Spec, known: Mapping[str, Sequence[str]]) ->
         return [*categories, *(_number_reason(df, numeric.name, texts) for numeric in spec.numeric)]
 
     return F.when(_is_broken(df, reasons({})), _explained(reasons(_texts(df))))
+
+
+def flaws(df: DataFrame, spec: Spec = PENGUINS) -> dict[str, Column]:
+    """By column of the spec, the sentence that says what is wrong with its value, null where nothing is.
+
+    The label is left out where `df` has none.
+    Raises DataError when a column has a type that no value of the spec could have.
+    """
+    names = spec.columns if spec.label in df.columns else spec.features
+    _require_types(df, names, spec)
+    return dict(zip(names, _reasons(df, spec, _texts(df)), strict=False))
 
 
 def count_reasons(quarantined: DataFrame) -> tuple[int, dict[str, int]]:
@@ -194,17 +207,10 @@ def profiles(sets: Mapping[str, DataFrame], spec: Spec = PENGUINS) -> dict[str, 
     from pyspark.sql import functions as F
 
     named = (rows.select(F.lit(name).alias("set"), *spec.columns) for name, rows in sets.items())
-    # Sums of the two halves of each row's hash: the order of rows doesn't matter, and doubles don't cancel out.
-    row_hash = F.xxhash64(*spec.columns)
     found = (
         reduce(lambda above, below: above.unionByName(below), named)
         .groupBy("set", spec.label)
-        .agg(
-            F.count("*").alias("rows"),
-            F.sum(F.shiftright(row_hash, 32)).alias("high"),
-            F.sum(row_hash.bitwiseAND(F.lit(0xFFFFFFFF))).alias("low"),
-            *(F.collect_set(name).alias(name) for name in spec.categorical),
-        )
+        .agg(*_hash_sums(spec.columns), *(F.collect_set(name).alias(name) for name in spec.categorical))
         .collect()
     )
     return {name: _profile([row for row in found if row["set"] == name], spec) for name in sets}
@@ -215,13 +221,34 @@ def profile(df: DataFrame, spec: Spec = PENGUINS) -> Profile:
     return profiles({"": df}, spec)[""]
 
 
+def digest(df: DataFrame, columns: tuple[str, ...]) -> str:
+    """What stands for all the values that rows have in `columns`, in whatever order the rows come; one Spark job."""
+    return _digest([df.agg(*_hash_sums(columns)).collect()[0].asDict()])
+
+
+def _hash_sums(columns: tuple[str, ...]) -> tuple[Column, ...]:
+    from pyspark.sql import functions as F
+
+    # Sums of the two halves of each row's hash: the order of rows doesn't matter, and doubles don't cancel out.
+    row_hash = F.xxhash64(*columns)
+    return (
+        F.count("*").alias("rows"),
+        F.sum(F.shiftright(row_hash, 32)).alias("high"),
+        F.sum(row_hash.bitwiseAND(F.lit(0xFFFFFFFF))).alias("low"),
+    )
+
+
+def _digest(groups: list[dict[str, int | None]]) -> str:
+    total = [sum(group[name] or 0 for group in groups) for name in ("rows", "high", "low")]
+    return hashlib.sha256(repr(total).encode()).hexdigest()[:16]
+
+
 def _profile(groups: list[Row], spec: Spec) -> Profile:
-    total = [sum(group[name] for group in groups) for name in ("rows", "high", "low")]
     counts = {group[spec.label]: group["rows"] for group in groups}
     return Profile(
         classes={name: counts.get(code, 0) for code, name in enumerate(spec.classes)},
         categories={name: frozenset(value for group in groups for value in group[name]) for name in spec.categorical},
-        digest=hashlib.sha256(repr(total).encode()).hexdigest()[:16],
+        digest=_digest([group.asDict() for group in groups]),
     )
 
 
@@ -306,7 +333,10 @@ def _explained(reasons: list[Column]) -> Column:
 
 
 def _reasons(df: DataFrame, spec: Spec, texts: dict[str, Column]) -> list[Column]:
-    """One text column per rule set, null where the row keeps it; `texts` holds what was written before parsing."""
+    """One text column per column of the spec, null where its value keeps the rules; none for a label that isn't there.
+
+    `texts` holds what was written before parsing.
+    """
     from pyspark.sql import functions as F
 
     reasons = [_category_reason(name) for name in spec.categorical]
@@ -314,6 +344,8 @@ def _reasons(df: DataFrame, spec: Spec, texts: dict[str, Column]) -> list[Column
         allowed = f"{numeric.minimum:g} to {numeric.maximum:g} {numeric.unit}".rstrip()
         is_inside = _number(df, numeric.name).between(numeric.minimum, numeric.maximum)
         reasons.append(_number_reason(df, numeric.name, texts).when(~is_inside, f"{numeric.name} is outside {allowed}"))
+    if spec.label not in df.columns:
+        return reasons
     code = _number(df, spec.label)
     known = code.isin([float(place) for place in range(len(spec.classes))])
     reasons.append(

@@ -1,4 +1,4 @@
-"""Pictures of a model and of a search; each function returns a matplotlib figure that belongs to the caller."""
+"""Pictures of a model, a search and drift; each function returns a matplotlib figure that belongs to the caller."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from penguins.drift import Drift
     from penguins.evaluate import Confusion
 
 
@@ -88,4 +90,34 @@ def search_slices(params: Mapping[str, Sequence[float]], values: Sequence[float]
     return figure
 
 
-# @@ monitor
+def drift(columns: Sequence[Drift], verdicts: Sequence[str]) -> Figure:
+    """The distributions of the reference and of the current rows side by side: a small picture for each column.
+
+    A bar is a bin's share of the values; the title has the PSI and the verdict, in red where it is `drift`.
+    """
+    from matplotlib.figure import Figure
+
+    across = min(3, len(columns))
+    down = -(-len(columns) // across)
+    figure = Figure(figsize=(4.6 * across, 3.4 * down), layout="constrained")
+    grid = figure.subplots(down, across, squeeze=False).flat
+    for axes in grid[len(columns) :]:
+        axes.set_axis_off()
+    for axes, column, verdict in zip(grid, columns, verdicts, strict=False):
+        _side_by_side(axes, column)
+        measured = "no PSI" if column.psi is None else f"PSI {column.psi:.2f}"
+        axes.set_title(f"{column.column}: {measured}, {verdict}", color="firebrick" if verdict == "drift" else "black")
+    grid[0].set_ylabel("share of values")
+    grid[0].legend()
+    return figure
+
+
+def _side_by_side(axes: Axes, column: Drift) -> None:
+    places = np.arange(len(column.bins.labels))
+    for shift, name, counts, colour in (
+        (-0.2, "reference", column.reference, "silver"),
+        (0.2, "current", column.current, "steelblue"),
+    ):
+        shares = np.array(counts.bins) / max(counts.values, 1)
+        axes.bar(places + shift, shares, 0.4, label=f"{name} ({counts.values:,})", color=colour)
+    axes.set_xticks(places, column.bins.labels, rotation=45, ha="right", fontsize=8)

@@ -14,6 +14,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from penguins import evaluate
 from penguins.config import Report
 from penguins.spec import LAB_REQUEST
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from penguins.evaluate import Confusion
+    from penguins.findings import Findings
+    from penguins.monitor import Monitoring
     from penguins.predict import Scored
     from penguins.promote import Promotion
     from penguins.registry import Version
@@ -36,6 +39,9 @@ ENDINGS = {
 """How a search ended, in words."""
 
 ROWS_SHOWN = 20
+
+MOST_WINDOWS = 20
+"""How many windows a table shows; `--json` and the run have all of them."""
 
 
 @contextmanager
@@ -77,11 +83,11 @@ def trained(result: TrainedModel) -> None:
     console.print("\nNext: [bold]penguins ui[/bold] shows the run, its pictures and the model in a browser.")
 
 
-def quality(confusion: Confusion, metrics: dict[str, float]) -> Table:
+def quality(confusion: Confusion, metrics: dict[str, float], rows: str = "test rows") -> Table:
     """Precision, recall and F-measure per class, and weighted over all."""
     table = Table(title=f"Accuracy {metrics['accuracy']:.3f}", title_justify="left")
     table.add_column("class")
-    for heading in ("precision", "recall", "F-measure", "test rows"):
+    for heading in ("precision", "recall", "F-measure", rows):
         table.add_column(heading, justify="right")
     for name, count in zip(confusion.classes, confusion.counts.sum(axis=1), strict=True):
         values = [metrics[f"{measure}_{name}"] for measure in ("precision", "recall", "fMeasure")]
@@ -302,4 +308,58 @@ def scored_as_json(result: Scored) -> dict[str, Any]:
     }
 
 
-# @@ monitor
+def monitored(result: Monitoring) -> None:
+    """Print a finished monitoring run: columns, windows, quality, and each breach as a sentence."""
+    console = Console(highlight=False)
+    findings = result.findings
+    reference = findings.whole.drifts[0].reference.rows
+    console.print(f"\n{findings.whole.rows:,} current rows compared with {reference:,} of the reference.")
+    console.print(drifts(findings))
+    if findings.whole.confusion is not None:
+        console.print(quality(findings.whole.confusion, evaluate.metrics(findings.whole.confusion), "labelled rows"))
+    if findings.settings.windows is not None and findings.windows:
+        console.print(windows(findings))
+    for sentence in findings.breaches:
+        console.print(f"[red]✗[/red] {escape(sentence)}", soft_wrap=True)
+    if not findings.breaches:
+        console.print("No threshold is broken.")
+    advice = "is" if findings.retrain else "is not"
+    console.print(f"\nRetraining {advice} advised (rule: {findings.settings.rule} windows).")
+    console.print(f"\nRun    {result.run_id}\nModel  {result.model_uri or 'none was asked'}")
+
+
+def drifts(findings: Findings) -> Table:
+    """A row for each column: PSI, Jensen-Shannon distance, shares of the current rows, verdict."""
+    thresholds = findings.settings.thresholds
+    table = Table(title="Drift", title_justify="left")
+    table.add_column("column")
+    for heading in ("PSI", "chance", "JS", "missing", "outside", "new"):
+        table.add_column(heading, justify="right")
+    table.add_column("verdict")
+    for found, verdict in zip(findings.whole.drifts, findings.verdicts, strict=True):
+        measured = (found.psi, found.chance(thresholds.significance), found.js)
+        numbers = ["—" if value is None else f"{value:.3f}" for value in measured]
+        colour = {"drift": "red", "watch": "yellow"}.get(verdict, "default")
+        shares = (f"{share:.1%}" for share in found.shares().values())
+        table.add_row(found.column, *numbers, *shares, f"[{colour}]{verdict}[/{colour}]")
+    return table
+
+
+def windows(findings: Findings) -> Table:
+    """A row for each of the last windows: how many rows, how good the answers were, what drifted, how much broke."""
+    shown = findings.windows[-MOST_WINDOWS:]
+    number = f"the last {len(shown):,} of {len(findings.windows):,}" if shown != findings.windows else "all"
+    table = Table(title=f"Windows ({number})", title_justify="left")
+    table.add_column("from (UTC)")
+    for heading in ("rows", "accuracy", "lowest recall", "largest PSI", "breaches"):
+        table.add_column(heading, justify="right")
+    for period in shown:
+        recalls = [value for name, value in period.metrics.items() if name.startswith("recall_")]
+        indices = [found.psi for found in period.drifts if found.psi is not None]
+        accuracy = f"{period.metrics['accuracy']:.3f}" if period.metrics else "—"
+        lowest = f"{min(recalls):.3f}" if recalls else "—"
+        largest = f"{max(indices):.3f}" if indices else "—"
+        table.add_row(
+            f"{period.start:%Y-%m-%d %H:%M}", f"{period.rows:,}", accuracy, lowest, largest, str(len(period.breaches))
+        )
+    return table
