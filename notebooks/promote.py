@@ -22,7 +22,7 @@ dbutils.widgets.text("version", "", "Version to judge; empty is the newest")
 dbutils.widgets.text("data", "", "Where the run's data is now; empty is where it was")
 dbutils.widgets.text("min_accuracy", "0.95", "Lowest accuracy")
 dbutils.widgets.text("min_recall", "0.85", "Lowest recall of every class")
-dbutils.widgets.text("tolerance", "0.02", "How much lower than the champion's a recall may be")
+dbutils.widgets.text("tolerance", "0.05", "How much lower than the champion's a recall may be")
 
 # COMMAND ----------
 

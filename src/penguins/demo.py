@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 BIRDS, SEASON, BOTH, SCORED, REPORT = "penguins.csv", "season.csv", "both.csv", "scored.csv", "drift"
 """What the demo's folder holds beside the store: data that arrives, and what is made of it."""
 
+TRIALS = 8
+"""Enough to find better parameters than the first model has."""
+
 ASKED = 100
 """How often the server is asked, to tell how long an answer takes."""
 
@@ -128,7 +131,7 @@ def _ask_over_http(story: Story) -> None:
 
 
 def _better_champion(spark: SparkSession, story: Story) -> None:
-    settings = SearchParameters()
+    settings = SearchParameters(trials=TRIALS)
     story.chapter(
         "Look for better parameters",
         "Every trial is a run of its own, measured on a part of the training rows; the test rows stay unseen.",
