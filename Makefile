@@ -18,11 +18,11 @@ $(READY): requirements.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --no-deps --editable .
 	touch $@
 
-demo: $(READY)  ## tell the whole story: train, register, ask the model both ways
+demo: $(READY)  ## tell the whole story: train, promote, serve, tune, score, watch, roll back
 	$(BIN)/penguins demo
 
 test: $(READY)  ## run all tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(READY)  ## ruff
 	$(BIN)/ruff format --check .
@@ -37,7 +37,7 @@ test-spark40: $(READY)  ## run the Spark tests on the oldest Spark, 4.0, in a co
 	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(VENV)-spark40
 	$(BIN)/uv pip install --quiet --python $(VENV)-spark40 -r requirements.lock
 	$(BIN)/uv pip install --quiet --python $(VENV)-spark40 --no-deps --editable . "pyspark==4.0.*"
-	$(VENV)-spark40/bin/python -m pytest -m "spark and not slow"
+	$(VENV)-spark40/bin/python -m pytest -n 2 --dist loadfile -m "spark and not slow"
 
 bench: $(READY)  ## measure against the lab's own code; writes docs/benchmarks.md
 	$(BIN)/python benchmarks/run.py
@@ -47,4 +47,4 @@ lock: $(READY)  ## pin all dependencies anew
 		--python-version 3.11 --no-emit-index-url --custom-compile-command "make lock" -o requirements.lock
 
 clean:  ## remove the environments and what runs leave behind
-	rm -rf $(VENV) $(VENV)-spark40 mlflow.db mlruns spark-warehouse
+	rm -rf $(VENV) $(VENV)-spark40 mlflow.db mlruns spark-warehouse penguins-demo*

@@ -120,7 +120,7 @@ def test_a_person_reads_tables_and_what_to_do_next(tmp_path: Path, empty_store: 
     assert "true \\ predicted" in result.stdout
     assert "penguins ui" in result.stdout
     assert "models:/penguin_predictor" not in result.stdout
-    client = mlflow.MlflowClient(store)
+    client = Tracking(store).client()
     [run] = client.search_runs([client.get_experiment_by_name("lab").experiment_id])  # type: ignore[union-attr]  # it is there
     assert run.data.params["maxIter"] == "10"
     assert client.search_registered_models() == []
@@ -159,7 +159,7 @@ def test_tune_stops_at_ctrl_c_and_keeps_the_best_so_far(tmp_path: Path, empty_st
     assert [trial["trial"] for trial in found["trials"][:2]] == [0, 1]
     assert len(found["trials"]) < 10
     assert found["value"] == min(trial["value"] for trial in found["trials"] if trial["value"] is not None)
-    version = mlflow.MlflowClient(store).get_model_version("penguin_predictor", "1")
+    version = Tracking(store).client().get_model_version("penguin_predictor", "1")
     assert version.tags["search_run_id"] == found["run_id"]
 
 

@@ -13,6 +13,7 @@ import mlflow
 import pandas as pd
 import pytest
 
+from penguins import registry
 from penguins.drift import lean_season
 from penguins.train import train_from_source
 from tests.conftest import PENGUINS_CSV, ROOT
@@ -117,7 +118,7 @@ def test_promote_makes_a_champion_and_then_refuses_a_worse_model(spark: SparkSes
     notebook = ROOT / "notebooks" / "promote.py"
     exited, displayed = run_notebook(notebook, spark, {})
     assert exited == "promoted"
-    assert mlflow.MlflowClient().get_model_version_by_alias("penguin_predictor", "champion").version == "3"
+    assert registry.resolve("models:/penguin_predictor@champion").number == 3
     metrics, reasons = displayed
     assert metrics["challenger"]["accuracy"] == pytest.approx(115 / 116)
     assert len(reasons) == 1

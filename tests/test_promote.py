@@ -87,7 +87,7 @@ def test_the_labs_model_is_refused_and_the_reasons_are_kept(spark: SparkSession,
     assert verdict["metrics"]["champion"]["recall_Chinstrap"] == pytest.approx(25 / 28)
     tags = tags_of(LABS)
     assert (tags["gate_verdict"], tags["gate_champion"]) == ("no", "1")
-    assert tags["gate_reasons"] == f"{'; '.join(reasons)[:247]}..."
+    assert tags["gate_reasons"] == "; ".join(reasons)
     assert "gate_moved_at" not in tags
 
 

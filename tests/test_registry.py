@@ -33,6 +33,13 @@ def test_versions_count_up_and_keep_their_description_and_tags(spark: SparkSessi
     assert [client.get_model_version(name, version).tags["colour"] for version in ("1", "2")] == ["black", "white"]
 
 
+def test_tags_are_cut_to_what_every_registry_takes(models: Path) -> None:
+    version = registry.newest("penguin_predictor")
+    registry.describe(version, {"short": "ice", "long": "x" * 251, "fits": "y" * 250})
+    tags = mlflow.MlflowClient().get_model_version(version.name, str(version.number)).tags
+    assert (tags["short"], tags["long"], tags["fits"]) == ("ice", f"{'x' * 247}...", "y" * 250)
+
+
 def test_a_model_that_isnt_there_registers_nothing(store: Path) -> None:
     with pytest.raises(StoreError, match=r"^The model can't be registered as penguin_predictor: .*m-nothing"):
         registry.register("models:/m-nothing", "penguin_predictor")

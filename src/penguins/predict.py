@@ -126,7 +126,6 @@ def predict(
     Raises ModelError for a model that isn't there, and DataError when the rows can't be read or written, or not as
     many were written as were read; what stood at `output` before then stands there still.
     """
-    from pyspark.sql import Observation
     from pyspark.sql import functions as F
 
     target.require_free(str(output), overwrite)
@@ -138,8 +137,7 @@ def predict(
     report(STEPS[1])
     names = added_columns(rows.columns, spec)
     scored_at = datetime.now(UTC).replace(microsecond=0)
-    read = Observation()
-    scored = score(rows.observe(read, F.count("*").alias("rows")), model, spec).select(
+    scored = score(rows, model, spec).select(
         "*",
         F.lit(version.name).alias(names["model_name"]),
         F.lit(version.number).alias(names["model_version"]),
@@ -149,10 +147,10 @@ def predict(
     def counted(written: DataFrame) -> Scored:
         report(STEPS[2])
         answers = _answers(written, names)
-        total = sum(answers.values())
-        if total != read.get["rows"]:
+        total, there = sum(answers.values()), rows.count()
+        if total != there:
             raise DataError(
-                f"{read.get['rows']:,} rows were read and {total:,} written to {output}: it is left as it was; "
+                f"{there:,} rows were read and {total:,} written to {output}: it is left as it was; "
                 "on a cluster, write to a table or to a place that all its machines share."
             )
         return Scored(total, _classes(answers, spec), _reasons(answers), version, str(output), scored_at)
