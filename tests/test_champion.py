@@ -23,7 +23,7 @@ from tests.conftest import point_at_nothing
 NAME = "penguin_predictor"
 ONE, TWO, THREE = (Version(NAME, number) for number in (1, 2, 3))
 
-pytestmark = pytest.mark.spark
+pytestmark = [pytest.mark.spark, pytest.mark.slow]
 
 
 def aliases() -> dict[str, int]:
@@ -143,7 +143,7 @@ for moment in range(int(sys.argv[1])):
             champion.move(random.choice(versions), instead_of=champion.version_of("penguin_predictor"))
     os.read(told, 9)
     # From the first step of a move to the middle of a later one.
-    time.sleep(moment * 0.01)
+    time.sleep(moment * 0.02)
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
     print("killed", flush=True)
@@ -151,10 +151,9 @@ for moment in range(int(sys.argv[1])):
 """
 
 
-@pytest.mark.slow
 def test_killed_at_any_moment_the_champion_loads_and_the_next_move_works(models: Path) -> None:
     champion.move(ONE, instead_of=None)
-    kills, left_behind = 20, 0
+    kills, left_behind = 10, 0
     mover = subprocess.Popen(
         [sys.executable, "-c", KILLED_AGAIN_AND_AGAIN, str(kills)],
         cwd=models.parent,

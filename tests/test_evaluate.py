@@ -223,7 +223,7 @@ def test_models_judged_on_other_rows_are_not_compared() -> None:
     assert judge(PERFECT, renamed, Policy()) == Verdict(False, ("the champion was not judged on the same rows",))
 
 
-@pytest.mark.spark
+@pytest.mark.slow
 def test_the_defaults_pass_the_gate_as_a_first_model_and_the_labs_parameters_do_not(spark: SparkSession) -> None:
     from penguins import data, pipeline
 

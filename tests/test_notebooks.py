@@ -114,6 +114,7 @@ def test_train_with_the_labs_values_on_another_model(spark: SparkSession, store:
 
 
 @pytest.mark.spark
+@pytest.mark.slow
 def test_promote_makes_a_champion_and_then_refuses_a_worse_model(spark: SparkSession, models: Path) -> None:
     notebook = ROOT / "notebooks" / "promote.py"
     exited, displayed = run_notebook(notebook, spark, {})
@@ -146,6 +147,7 @@ def test_predict_follows_the_champion(spark: SparkSession, store: Path, tmp_path
 
 
 @pytest.mark.spark
+@pytest.mark.slow
 def test_tune_with_few_trials(spark: SparkSession, store: Path) -> None:
     exited, displayed = run_notebook(ROOT / "notebooks" / "tune.py", spark, {"trials": "2"})
     assert exited == "models:/penguin_predictor/1"
@@ -157,6 +159,7 @@ def test_tune_with_few_trials(spark: SparkSession, store: Path) -> None:
 
 
 @pytest.mark.spark
+@pytest.mark.slow
 def test_monitor_advises_a_retraining_in_the_lean_season(spark: SparkSession, store: Path, tmp_path: Path) -> None:
     lean_season(pd.read_csv(PENGUINS_CSV)).to_csv(tmp_path / "lean.csv", index=False)
     passed = {"current": str(tmp_path / "lean.csv"), "model": "", "timestamp": "MeasuredAt"}

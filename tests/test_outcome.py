@@ -21,11 +21,12 @@ from penguins.tracking import Tracking
 from penguins.train import train_from_source
 from tests.conftest import LAB_BIRD, PENGUINS_CSV
 from tests.servers import mlflow_server, stop
+from tests.test_cli import PENGUINS
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-pytestmark = pytest.mark.spark
+pytestmark = [pytest.mark.spark, pytest.mark.slow]
 
 
 @pytest.fixture(autouse=True)
@@ -115,7 +116,7 @@ def test_a_server_killed_in_the_middle_loses_nothing(
         Tracking(server.uri).activate()
         [run] = mlflow.search_runs(experiment_names=["interrupted"], output_format="list")
         assert run.info.status == "RUNNING", "what is half-finished can be recognised"
-        command = ["penguins", "log", str(kept), "--json", "--tracking-uri", server.uri]
+        command = [PENGUINS, "log", str(kept), "--json", "--tracking-uri", server.uri]
         done = subprocess.run(command, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         logged = json.loads(done.stdout)
@@ -163,7 +164,7 @@ def test_a_server_that_is_down_is_told_before_anything_starts(tmp_path: Path) ->
         ("http://me:secret@127.0.0.1:9/", "http://***@127.0.0.1:9/"),
     ):
         told = subprocess.run(
-            ["penguins", "train", "--data", str(PENGUINS_CSV)],
+            [PENGUINS, "train", "--data", str(PENGUINS_CSV)],
             cwd=tmp_path,
             env={**os.environ, "MLFLOW_TRACKING_URI": uri},
             capture_output=True,

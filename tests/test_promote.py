@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 NAME = "penguin_predictor"
 FAIR, LABS, GOOD = (Version(NAME, number) for number in (1, 2, 3))
 
-pytestmark = pytest.mark.spark
+pytestmark = [pytest.mark.spark, pytest.mark.slow]
 
 
 def aliases() -> dict[str, int]:

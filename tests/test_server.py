@@ -74,17 +74,17 @@ def test_from_the_first_training_to_the_way_back(
         output_format="list",
     )
     assert len(children) == 4, "three trials and the best"
-    promote(spark, SECOND)
+    assert promote(spark, SECOND).moved
+    assert champion.version_of(NAME, "previous_champion") == FIRST
 
-    # From another store: the good model of the local one is the third version here.
+    # From another store: the good model of the local one is the third version here, and can be judged here.
     copied = registry.copy_version(NAME, 3, Tracking.local(tmp_path), server)
-    before = champion.version_of(NAME)
     assert copied == 3
-    assert promote(spark, Version(NAME, copied)).moved
-    assert champion.version_of(NAME, "previous_champion") == before
+    judged = promote(spark, Version(NAME, copied), dry_run=True)
+    assert (judged.rows, set(judged.metrics)) == (116, {"challenger", "champion"})
 
     scored = predict(spark, PENGUINS_CSV, tmp_path / "scored.csv")
-    assert (scored.rows, scored.unscored, scored.version.number) == (344, 2, 3)
+    assert (scored.rows, scored.unscored, scored.version.number) == (344, 2, 2)
 
     season = tmp_path / "season.csv"
     drift.lean_season(pd.read_csv(PENGUINS_CSV)).to_csv(season, index=False)
@@ -95,10 +95,10 @@ def test_from_the_first_training_to_the_way_back(
     with serve.serving(f"models:/{NAME}@champion") as url:
         assert query.ask(url, LAB_BIRD)["species"].tolist() == ["Gentoo"]
 
-    assert champion.roll_back(NAME) == (before, Version(NAME, 3))
+    assert champion.roll_back(NAME) == (FIRST, SECOND)
 
     def move(_: int) -> bool:
-        return champion.move(Version(NAME, 3), instead_of=before)
+        return champion.move(SECOND, instead_of=FIRST)
 
     with ThreadPoolExecutor(4) as pool:
         assert sorted(pool.map(move, range(4))) == [False, False, False, True]

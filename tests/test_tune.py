@@ -27,7 +27,7 @@ from tests.conftest import PENGUINS_CSV
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
-pytestmark = pytest.mark.spark
+pytestmark = [pytest.mark.spark, pytest.mark.slow]
 
 QUICK = SearchSpace(max_iter=(2, 6))
 
