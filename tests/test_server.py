@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING
 import mlflow
 import pandas as pd
 import pytest
-from penguins.monitor import monitor
-from penguins.tune import tune_from_source
 
 from penguins import champion, drift, query, registry, serve
 from penguins.config import SearchParameters, TrainingParameters
+from penguins.monitor import monitor
 from penguins.predict import predict
 from penguins.promote import promote
 from penguins.registry import Version
 from penguins.tracking import Tracking
 from penguins.train import train_from_source
+from penguins.tune import tune_from_source
 from tests.conftest import LAB_BIRD, PENGUINS_CSV
 from tests.servers import POSTGRES_TOOLS, mlflow_server, postgres
 
