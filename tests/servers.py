@@ -108,6 +108,6 @@ def postgres(folder: Path) -> Iterator[str]:
         while subprocess.run(ready).returncode != 0:
             assert process.poll() is None
             time.sleep(0.1)
-        yield f"postgresql://penguins@127.0.0.1:{port}/postgres"
+        yield f"postgresql+psycopg2://penguins@127.0.0.1:{port}/postgres"
     finally:
         stop(process, signal.SIGINT)
