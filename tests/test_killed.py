@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import mlflow
@@ -16,102 +16,55 @@ from penguins import champion, registry
 from penguins.flavor import load_scorer
 from penguins.registry import Version
 from tests.conftest import LAB_BIRD, PENGUINS_CSV
-from tests.servers import free_port
-from tests.test_elsewhere import spark_process
 
 NAME = "penguin_predictor"
 
-# From the first step of training to the moment after the champion has moved.
-STEPS = (
-    "Reading and checking the data",
-    "Fitting the regression",
-    "Evaluating on the test rows",
-    "Logging",
-    "Making the test rows again",
-    "Asking the champion",
-    "Judging",
+MOMENTS = (
+    ("Fitting the regression", 0.0),
+    ("Logging", 0.3),
+    ("Asking the champion", 0.1),
+    ("Judging", 0.1),
 )
-DELAYS = (0.0, 0.3, 0.05, 0.15, 0.0, 0.1, 0.3)
-"""Seconds after each step has begun."""
+"""Steps of training and promoting, and seconds after each has begun."""
 
 pytestmark = [pytest.mark.spark, pytest.mark.slow]
 
-# Forks a process per moment, so that what takes long to import is imported once. The child trains and promotes; it is
-# killed so many seconds after it reported the step, or lives to the end.
-KILLED = """
-import os, signal, sys, time
-import mlflow.onnx, mlflow.spark, matplotlib.figure, onnxruntime, pandas
-import pyspark.sql.connect.session
+TRAIN_AND_PROMOTE = """
+import sys
 from penguins import config, promote, registry, train
 from penguins.session import spark_session
 from penguins.tracking import Tracking
 
-def train_and_promote(report):
-    Tracking.local().activate()
-    spark = spark_session()
-    parameters = config.TrainingParameters(reg_param=float(sys.argv[2]))
-    names = {"experiment": "birds", "register_as": "penguin_predictor"}
-    trained = train.train_from_source(spark, sys.argv[1], parameters, report=report, **names)
-    promote.promote(spark, registry.Version("penguin_predictor", trained.version), report=report)
+def report(step):
+    print(step, flush=True)
 
-for line in sys.stdin:
-    step, delay = line.strip().split("|")
-    told, tell = os.pipe()
-    child = os.fork()
-    if child == 0:
-        os.close(told)
-        train_and_promote(lambda begun: os.write(tell, f"{begun}\\n".encode()))
-        os._exit(0)
-    os.close(tell)
-    with os.fdopen(told) as steps:
-        for begun in steps:
-            if begun.strip() == step:
-                time.sleep(float(delay))
-                os.kill(child, signal.SIGKILL)
-                break
-    _, status = os.waitpid(child, 0)
-    print("killed" if os.WIFSIGNALED(status) else f"ended {os.WEXITSTATUS(status)}", flush=True)
+Tracking.local().activate()
+spark = spark_session(brief=True)
+names = {"experiment": "birds", "register_as": "penguin_predictor"}
+trained = train.train_from_source(spark, sys.argv[1], report=report, **names)
+promote.promote(spark, registry.Version("penguin_predictor", trained.version), report=report)
 """
 
 
-@pytest.fixture
-def connect(tmp_path: Path) -> Iterator[str]:
-    """A Spark Connect server, so that a killed process takes no Spark with it."""
-    port = free_port()
-    server = (
-        *("org.apache.spark.deploy.SparkSubmit", "--master", "local[2]"),
-        *("--conf", "spark.ui.enabled=false", "--conf", "spark.connect.grpc.binding.address=127.0.0.1"),
-        *("--conf", f"spark.connect.grpc.binding.port={port}"),
-        *("--class", "org.apache.spark.sql.connect.service.SparkConnectServer", "spark-internal"),
-    )
-    log = tmp_path / "connect.log"
-    with spark_process(log, *server) as process:
-        while "Spark Connect server started" not in log.read_text():
-            assert process.poll() is None, log.read_text()
-            time.sleep(0.2)
-        yield f"sc://127.0.0.1:{port}"
-
-
-def test_killed_at_many_moments_the_champion_is_there_and_the_next_run_works(models: Path, connect: str) -> None:
+def test_killed_at_many_moments_the_champion_is_there_and_the_next_run_works(models: Path) -> None:
     assert champion.move(Version(NAME, 1), instead_of=None)
-    command = [sys.executable, "-W", "ignore", "-c", KILLED, str(PENGUINS_CSV), "0.001"]
-    environment = {**os.environ, "SPARK_REMOTE": connect}
-    with subprocess.Popen(
-        command, cwd=models.parent, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as killed:
-        assert killed.stdin is not None
-        assert killed.stdout is not None
-        for step, delay in zip(STEPS, DELAYS, strict=True):
-            killed.stdin.write(f"{step}|{delay}\n")
-            killed.stdin.flush()
-            assert killed.stdout.readline() == "killed\n"
-            require_good_aliases()
-        running = mlflow.search_runs(experiment_names=["birds"], filter_string="status = 'RUNNING'")
-        assert len(running) >= len(STEPS) - 1, "what is half-finished can be recognised"
-        killed.stdin.write("none|0\n")
-        killed.stdin.flush()
-        assert killed.stdout.readline() == "ended 0\n"
-        killed.stdin.close()
+    command = [sys.executable, "-W", "ignore", "-c", TRAIN_AND_PROMOTE, str(PENGUINS_CSV)]
+    for step, delay in MOMENTS:
+        with subprocess.Popen(
+            command, cwd=models.parent, stdout=subprocess.PIPE, text=True, start_new_session=True
+        ) as process:
+            assert process.stdout is not None
+            assert step in (begun.strip() for begun in process.stdout), "it got that far"
+            time.sleep(delay)
+            # With the JVM that it started.
+            os.killpg(process.pid, signal.SIGKILL)
+        assert process.returncode in {-signal.SIGKILL, 0}, "or it was done already"
+        require_good_aliases()
+    half_finished = mlflow.search_runs(
+        experiment_names=["birds"], filter_string="attributes.status = 'RUNNING'", output_format="list"
+    )
+    assert len(half_finished) >= 2, "what is half-finished can be recognised"
+    subprocess.run(command, cwd=models.parent, check=True, capture_output=True, timeout=300)
     require_good_aliases()
     now = champion.version_of(NAME)
     assert now is not None
