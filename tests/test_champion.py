@@ -107,14 +107,11 @@ def test_a_claim_of_a_process_that_is_gone_holds_nobody_up(models: Path) -> None
     assert claims() == []
 
 
-def test_a_claim_of_a_process_that_works_is_waited_for_and_then_told(
-    models: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(champion, "CLAIM_PATIENCE", 0.5)
+def test_a_claim_of_a_process_that_works_is_waited_for_and_then_told(models: Path) -> None:
     value = json.dumps([time.time(), socket.gethostname(), os.getpid()])
     mlflow.MlflowClient().set_registered_model_tag(NAME, f"{champion.CLAIM}other", value)
     with pytest.raises(StoreError) as raised:
-        champion.move(ONE, instead_of=None)
+        champion.move(ONE, instead_of=None, patience=0.5)
     assert str(raised.value) == (
         f"Another process ({value}) is moving the champion of {NAME}: try again later, or, if it is gone, "
         f"remove the tag {champion.CLAIM}other of the registered model."

@@ -41,19 +41,19 @@ def version_of(name: str, alias: str = CHAMPION) -> Version | None:
     return None if number is None else Version(name, int(number))
 
 
-def move(version: Version, instead_of: Version | None) -> bool:
+def move(version: Version, instead_of: Version | None, *, patience: float = CLAIM_PATIENCE) -> bool:
     """Give `version` the alias `champion`, and the one before it `previous_champion`; False if that one has changed.
 
     `instead_of` is the champion that the decision rests on. MLflow can't compare and set an alias in one step, so
     whoever moves one first lays a claim, a tag with a name of its own on the registered model. It moves the alias
     only when it then finds no other claim, and the champion still the same: of two who read the same champion,
     the later one sees the claim of the earlier, or its result.
-    Raises StoreError when others hold claims for longer than CLAIM_PATIENCE seconds.
+    Raises StoreError when others hold claims for longer than `patience` seconds.
     """
     import mlflow
 
     client = mlflow.MlflowClient()
-    with _claim(version.name), asking(version.name):
+    with _claim(version.name, patience), asking(version.name):
         if version_of(version.name) != instead_of:
             return False
         # In this order: killed in between, the champion is still the old one, and no way back is wrong.
@@ -80,18 +80,18 @@ def roll_back(name: str) -> tuple[Version, Version]:
 
 
 @contextmanager
-def _claim(name: str) -> Iterator[None]:
+def _claim(name: str, patience: float) -> Iterator[None]:
     """Hold the only claim on moving the aliases of a registered model."""
     import mlflow
 
     client = mlflow.MlflowClient()
     key = f"{CLAIM}{uuid.uuid4().hex}"
-    deadline = time.monotonic() + CLAIM_PATIENCE
+    deadline = time.monotonic() + patience
     while True:
-        with asking(name):
-            client.set_registered_model_tag(name, key, json.dumps([time.time(), socket.gethostname(), os.getpid()]))
-            claims = client.get_registered_model(name).tags
         try:
+            with asking(name):
+                client.set_registered_model_tag(name, key, json.dumps([time.time(), socket.gethostname(), os.getpid()]))
+                claims = client.get_registered_model(name).tags
             others = {other: value for other, value in claims.items() if other.startswith(CLAIM) and other != key}
             for other in [other for other, value in others.items() if _is_abandoned(value)]:
                 del others[other]

@@ -22,6 +22,8 @@ from penguins.errors import ModelError, PenguinsError, first_sentence
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
+    from penguins.tracking import Tracking
+
 DEFAULTS = TrainingParameters()
 SEARCH = SearchParameters()
 POLICY = Policy()
@@ -280,12 +282,8 @@ def promote(
 def rollback(model: str, tracking_uri: str | None, as_json: bool) -> None:
     """Make the previous champion champion again, and the champion the previous one."""
     from penguins import champion
-    from penguins.tracking import Tracking
 
-    store = Tracking.from_environment(tracking_uri)
-    store.require()
-    store.require_reachable()
-    store.activate()
+    _store(tracking_uri, has_models=True).activate()
     now, before = champion.roll_back(model)
     if as_json:
         click.echo(json.dumps({"model": model, "champion": now.number, "previous_champion": before.number}))
@@ -462,11 +460,8 @@ def log(folder: Path, tracking_uri: str | None, as_json: bool) -> None:
     from dataclasses import asdict
 
     from penguins import outcome
-    from penguins.tracking import Tracking
 
-    store = Tracking.from_environment(tracking_uri)
-    store.require_reachable()
-    store.activate()
+    _store(tracking_uri).activate()
     logged = outcome.log_kept(folder)
     if as_json:
         click.echo(json.dumps(asdict(logged)))
@@ -517,17 +512,24 @@ def _working_on(data: str, tracking_uri: str | None, *, has_models: bool = False
     """A Spark session fit for the size of `data`, and MLflow set to the store, in which there must be models or not."""
     from penguins.session import running_session
     from penguins.source import is_small
-    from penguins.tracking import Tracking
     from penguins.train import warm_up
+
+    store = _store(tracking_uri, has_models=has_models)
+    meanwhile = partial(warm_up, store)
+    with running_session(verbose=_is_verbose(), brief=is_small(data), meanwhile=meanwhile) as spark:
+        store.activate()
+        yield spark
+
+
+def _store(tracking_uri: str | None, *, has_models: bool = False) -> Tracking:
+    """The store to work with, which answers, and in which something was kept before if there must be models."""
+    from penguins.tracking import Tracking
 
     store = Tracking.from_environment(tracking_uri)
     if has_models:
         store.require()
     store.require_reachable()
-    meanwhile = partial(warm_up, store)
-    with running_session(verbose=_is_verbose(), brief=is_small(data), meanwhile=meanwhile) as spark:
-        store.activate()
-        yield spark
+    return store
 
 
 def _is_verbose() -> bool:
