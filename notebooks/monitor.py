@@ -20,6 +20,7 @@
 dbutils.widgets.text("reference", "../data/penguins.csv", "What to compare with: file, folder or table")
 dbutils.widgets.text("current", "../data/penguins.csv", "What arrived: file, folder or table")
 dbutils.widgets.text("model", "models:/penguin_predictor@champion", "Model to ask; empty for none")
+dbutils.widgets.text("experiment", "", "MLflow experiment; empty is the notebook's own")
 dbutils.widgets.text("timestamp", "", "Column with the time")
 dbutils.widgets.text("window", "", "How long a window is, such as 1 day")
 dbutils.widgets.text("retrain_rule", "", "Advise retraining when, such as 2 of 3")
@@ -54,6 +55,7 @@ result = monitor(
     dbutils.widgets.get("current"),
     model=dbutils.widgets.get("model") or None,
     settings=settings,
+    experiment=dbutils.widgets.get("experiment") or None,
 )
 findings = result.findings
 
@@ -73,4 +75,5 @@ display(plots.drift(findings.whole.drifts, findings.verdicts))
 
 # COMMAND ----------
 
+dbutils.jobs.taskValues.set("retrain", "yes" if result.retrain else "no")
 dbutils.notebook.exit(json.dumps({"drifted": result.drifted, "retrain": result.retrain, "breaches": findings.breaches}))

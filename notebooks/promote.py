@@ -22,6 +22,7 @@ dbutils.widgets.text("version", "", "Version to judge; empty is the newest")
 dbutils.widgets.text("data", "", "Where the run's data is now; empty is where it was")
 dbutils.widgets.text("min_accuracy", "0.95", "Lowest accuracy")
 dbutils.widgets.text("min_recall", "0.85", "Lowest recall of every class")
+dbutils.widgets.text("judge_only", "no", "yes: leave the champion to the notebook deploy")
 dbutils.widgets.text("tolerance", "0.05", "How much lower than the champion's a recall may be")
 
 # COMMAND ----------
@@ -50,6 +51,7 @@ promotion = promote(
     spark,
     registry.Version(model, version),
     source=dbutils.widgets.get("data") or None,
+    judge_only=dbutils.widgets.get("judge_only") == "yes",
     policy=Policy(
         min_accuracy=float(dbutils.widgets.get("min_accuracy")),
         min_recall=float(dbutils.widgets.get("min_recall")),
@@ -71,4 +73,5 @@ display(pd.DataFrame({"reason": promotion.verdict.reasons}))
 
 # COMMAND ----------
 
-dbutils.notebook.exit("promoted" if promotion.moved else "refused")
+dbutils.jobs.taskValues.set("verdict", "yes" if promotion.verdict.promote else "no")
+dbutils.notebook.exit("accepted" if promotion.verdict.promote else "refused")

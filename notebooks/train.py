@@ -24,6 +24,7 @@ dbutils.widgets.text("elastic_net_param", "0.0", "0 is ridge, 1 is lasso")
 dbutils.widgets.text("seed", "42", "Which rows become test rows")
 dbutils.widgets.text("test_fraction", "0.3", "How many rows become test rows")
 dbutils.widgets.text("register_as", "penguin_predictor", "Registered model, or catalog.schema.model")
+dbutils.widgets.text("experiment", "", "MLflow experiment; empty is the notebook's own")
 
 # COMMAND ----------
 
@@ -86,6 +87,7 @@ trained = train_model(
     quarantined=set_aside,
     reasons=reasons,
     register_as=dbutils.widgets.get("register_as"),
+    experiment=dbutils.widgets.get("experiment") or None,
 )
 
 # COMMAND ----------
@@ -103,4 +105,5 @@ display(pd.Series(trained.metrics).to_frame("value"))
 
 # COMMAND ----------
 
+dbutils.jobs.taskValues.set("version", str(trained.version))
 dbutils.notebook.exit(f"models:/{trained.registered_model}/{trained.version}")

@@ -24,6 +24,7 @@ dbutils.widgets.text("parallelism", "1", "Trials at a time")
 dbutils.widgets.text("seed", "42", "Which rows become test rows, and what the search tries")
 dbutils.widgets.text("test_fraction", "0.3", "How many rows become test rows")
 dbutils.widgets.text("register_as", "penguin_predictor", "Registered model, or catalog.schema.model")
+dbutils.widgets.text("experiment", "", "MLflow experiment; empty is the notebook's own")
 
 # COMMAND ----------
 
@@ -51,7 +52,12 @@ settings = SearchParameters(
 # COMMAND ----------
 
 tuned = tune_from_source(
-    spark, dbutils.widgets.get("data"), settings, register_as=dbutils.widgets.get("register_as"), report=print
+    spark,
+    dbutils.widgets.get("data"),
+    settings,
+    register_as=dbutils.widgets.get("register_as"),
+    experiment=dbutils.widgets.get("experiment") or None,
+    report=print,
 )
 
 # COMMAND ----------
@@ -70,4 +76,5 @@ display(plots.confusion_matrix(tuned.trained.confusion))
 
 # COMMAND ----------
 
+dbutils.jobs.taskValues.set("version", str(tuned.trained.version))
 dbutils.notebook.exit(f"models:/{tuned.trained.registered_model}/{tuned.trained.version}")

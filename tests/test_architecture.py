@@ -20,8 +20,20 @@ LAYERS = [
         *("source", "target", "data", "pipeline", "evaluate", "export"),
         *("bins", "drift", "findings", "plots", "page", "search"),
     ],
-    ["java", "session", "tracking", "record", "flavor", "registry", "outcome", "champion", "serve", "query"],
-    ["train", "promote", "predict", "tune", "monitor"],
+    [
+        "java",
+        "session",
+        "tracking",
+        "record",
+        "flavor",
+        "registry",
+        "outcome",
+        "champion",
+        "serve",
+        "query",
+        "endpoint",
+    ],
+    ["check", "train", "promote", "predict", "tune", "monitor", "deploy"],
     ["show", "ui", "demo", "cli", "__main__"],
 ]
 
@@ -29,19 +41,20 @@ LAYERS = [
 PLATFORMS = {
     "mlflow": {
         *("scorer", "tracking", "record", "flavor", "registry", "outcome", "champion", "serve"),
-        *("train", "promote", "tune", "monitor"),
+        *("train", "promote", "tune", "monitor", "deploy"),
     },
     "uvicorn": {"serve"},
     "fastapi": {"serve"},
     "starlette": {"serve"},
-    "requests": {"tracking", "query"},
+    "requests": {"tracking", "query", "endpoint"},
+    "databricks": {"endpoint", "deploy"},
     "click": {"ui", "cli"},
     "rich": {"show", "demo"},
     "optuna": {"search"},
     "scipy": {"drift"},
 }
 
-HEAVY = {"pyspark", "mlflow", "pandas", "onnx", "matplotlib", "sklearn", "optuna", "scipy"}
+HEAVY = {"pyspark", "mlflow", "pandas", "onnx", "matplotlib", "sklearn", "optuna", "scipy", "databricks"}
 
 
 def modules() -> dict[str, ast.Module]:

@@ -18,6 +18,7 @@ from typing import Any
 import mlflow
 import pytest
 
+from penguins.cli import run
 from penguins.tracking import Tracking
 from tests.conftest import PENGUINS_CSV
 
@@ -288,3 +289,12 @@ def test_ui_without_runs_says_what_to_do(tmp_path: Path) -> None:
     assert result.returncode == 1
     assert result.stderr == f"Error: There is no mlflow.db in {tmp_path}: run `penguins train` first.\n"
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_entry_point_returns_from_success_and_exits_from_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a wheel task on Databricks calls it, which takes any SystemExit for a failure."""
+    monkeypatch.setattr(sys, "argv", ["penguins", "--version"])
+    run()
+    monkeypatch.setattr(sys, "argv", ["penguins", "fly"])
+    with pytest.raises(SystemExit, match="2"):
+        run()

@@ -10,13 +10,14 @@ import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pandas as pd
 import pytest
 from chispa import assert_df_equality
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pyspark.errors import AnalysisException
 
 from penguins import data
 from penguins.data import PENGUINS, Numeric, Spec
@@ -934,6 +935,30 @@ def test_a_cache_is_released_even_when_the_block_fails(spark: SparkSession) -> N
     with pytest.raises(InterruptedError, match="after 6 rows, cached: True"):
         fail_within()
     assert not df.storageLevel.useMemory
+
+
+class Serverless:
+    """A frame that refuses to be cached, in the words of serverless Databricks, which can't be had here."""
+
+    def persist(self) -> None:
+        raise AnalysisException(
+            "[NOT_SUPPORTED_WITH_SERVERLESS] PERSIST TABLE is not supported on serverless compute. SQLSTATE: 0A000"
+        )
+
+
+def test_cached_where_there_is_no_cache() -> None:
+    frame = cast("DataFrame", Serverless())
+    with data.cached(frame) as kept:
+        assert kept is frame
+
+
+def test_another_refusal_to_cache_is_told() -> None:
+    class Broken:
+        def persist(self) -> None:
+            raise AnalysisException("[SOMETHING_ELSE] no")
+
+    with pytest.raises(AnalysisException, match="SOMETHING_ELSE"), data.cached(cast("DataFrame", Broken())):
+        pass
 
 
 # --- another spec ---------------------------------------------------------------------------------------------------

@@ -15,8 +15,10 @@ import pytest
 
 from penguins import registry
 from penguins.drift import lean_season
+from penguins.serve import serving
 from penguins.train import train_from_source
 from tests.conftest import PENGUINS_CSV, ROOT
+from tests.workspace import TOKEN, Workspace, running
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -46,6 +48,22 @@ class Widgets:
         return self.values[name]
 
 
+class TaskValues:
+    """As strict as the real ones: a value must be JSON, and a task may be asked only for what it set."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, Any] = {}
+
+    def set(self, key: str, value: Any) -> None:
+        json.dumps(value)
+        self.values[key] = value
+
+
+class Jobs:
+    def __init__(self) -> None:
+        self.taskValues = TaskValues()
+
+
 class Notebook:
     def exit(self, value: str) -> None:
         raise NotebookExit(value)
@@ -55,10 +73,16 @@ class Dbutils:
     def __init__(self, passed: dict[str, str]) -> None:
         self.widgets = Widgets(passed)
         self.notebook = Notebook()
+        self.jobs = Jobs()
 
 
-def run_notebook(path: Path, spark: SparkSession, passed: dict[str, str]) -> tuple[str, list[Any]]:
-    """Run a notebook in its own folder, as Databricks does; return what it exits with and what it displays."""
+def run_notebook(
+    path: Path, spark: SparkSession, passed: dict[str, str], values: dict[str, Any] | None = None
+) -> tuple[str, list[Any]]:
+    """Run a notebook in its own folder, as Databricks does; return what it exits with and what it displays.
+
+    The task values that it sets are put into `values`.
+    """
     dbutils = Dbutils(passed)
     displayed: list[Any] = []
     before = Path.cwd()
@@ -67,6 +91,8 @@ def run_notebook(path: Path, spark: SparkSession, passed: dict[str, str]) -> tup
         runpy.run_path(str(path), init_globals={"dbutils": dbutils, "spark": spark, "display": displayed.append})
     except NotebookExit as stop:
         assert set(passed) <= set(dbutils.widgets.values), "a value was passed for a widget that isn't there"
+        if values is not None:
+            values |= dbutils.jobs.taskValues.values
         return str(stop), displayed
     finally:
         os.chdir(before)
@@ -74,7 +100,7 @@ def run_notebook(path: Path, spark: SparkSession, passed: dict[str, str]) -> tup
 
 
 def test_there_are_notebooks() -> None:
-    assert [path.stem for path in NOTEBOOKS] == ["monitor", "predict", "promote", "train", "tune"]
+    assert [path.stem for path in NOTEBOOKS] == ["check", "deploy", "monitor", "predict", "promote", "train", "tune"]
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -94,8 +120,9 @@ def test_notebooks_are_thin_and_teach(path: Path) -> None:
 
 @pytest.mark.spark
 def test_train_with_its_defaults(spark: SparkSession, store: Path) -> None:
-    exited, displayed = run_notebook(ROOT / "notebooks" / "train.py", spark, {})
-    assert exited == "models:/penguin_predictor/1"
+    values: dict[str, Any] = {}
+    exited, displayed = run_notebook(ROOT / "notebooks" / "train.py", spark, {}, values)
+    assert (exited, values) == ("models:/penguin_predictor/1", {"version": "1"})
     sample, quarantined, figure, metrics = displayed
     assert sample.count() == 20
     assert quarantined.count() == 2
@@ -107,24 +134,65 @@ def test_train_with_its_defaults(spark: SparkSession, store: Path) -> None:
 @pytest.mark.spark
 def test_train_with_the_labs_values_on_another_model(spark: SparkSession, store: Path) -> None:
     passed = {"data": str(PENGUINS_CSV), "max_iter": "10", "reg_param": "0.2", "register_as": "main.lab.penguins"}
+    passed |= {"experiment": "/Shared/birds"}
     exited, _ = run_notebook(ROOT / "notebooks" / "train.py", spark, passed)
     assert exited == "models:/main.lab.penguins/1"
     version = mlflow.MlflowClient().get_model_version("main.lab.penguins", "1")
-    assert mlflow.get_run(version.run_id or "").data.params["maxIter"] == "10"
+    run = mlflow.get_run(version.run_id or "")
+    assert run.data.params["maxIter"] == "10"
+    assert mlflow.get_experiment(run.info.experiment_id).name == "/Shared/birds"
+
+
+@pytest.mark.spark
+def test_check_shows_what_there_is(spark: SparkSession) -> None:
+    exited, displayed = run_notebook(ROOT / "notebooks" / "check.py", spark, {})
+    assert exited == "342 rows accepted, 2 set aside"
+    sample, quarantined, reasons, islands, summary = displayed
+    assert sample.count() == 20
+    assert quarantined.count() == 2
+    assert reasons["rows"].to_dict() == {
+        f"{name} is missing": 2 for name in ("BodyMass", "CulmenDepth", "CulmenLength", "FlipperLength")
+    }
+    assert [tuple(row) for row in islands.collect()] == [
+        ("Biscoe", 44, 123, None),
+        ("Dream", 56, None, 68),
+        ("Torgersen", 51, None, None),
+    ]
+    assert {row["summary"]: row["BodyMass"] for row in summary.collect()}["max"] == "6300.0"
+
+
+@pytest.mark.spark
+@pytest.mark.slow
+def test_the_story_of_a_job_from_the_gate_to_the_endpoint(
+    spark: SparkSession, models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passed = {"version": "3", "judge_only": "yes"}
+    assert run_notebook(ROOT / "notebooks" / "promote.py", spark, passed)[0] == "accepted"
+    with serving("models:/penguin_predictor/3") as url, running(Workspace(scorers={"3": url})) as workspace:
+        monkeypatch.setenv("DATABRICKS_HOST", workspace.host)
+        monkeypatch.setenv("DATABRICKS_TOKEN", TOKEN)
+        exited, displayed = run_notebook(ROOT / "notebooks" / "deploy.py", spark, {"version": "3"})
+        assert exited == "models:/penguin_predictor/3 with 100 percent of predict-penguin"
+        (answer,) = displayed
+        assert answer["species"].tolist() == ["Gentoo"]
+        assert workspace.shares("predict-penguin") == {"3": 100}
+    assert registry.resolve("models:/penguin_predictor@champion").number == 3
 
 
 @pytest.mark.spark
 @pytest.mark.slow
 def test_promote_makes_a_champion_and_then_refuses_a_worse_model(spark: SparkSession, models: Path) -> None:
     notebook = ROOT / "notebooks" / "promote.py"
-    exited, displayed = run_notebook(notebook, spark, {})
-    assert exited == "promoted"
+    values: dict[str, Any] = {}
+    exited, displayed = run_notebook(notebook, spark, {}, values)
+    assert (exited, values) == ("accepted", {"verdict": "yes"})
     assert registry.resolve("models:/penguin_predictor@champion").number == 3
     metrics, reasons = displayed
     assert metrics["challenger"]["accuracy"] == pytest.approx(115 / 116)
     assert len(reasons) == 1
-    exited, displayed = run_notebook(notebook, spark, {"version": "2", "min_accuracy": "0.9", "min_recall": "0.7"})
-    assert exited == "refused"
+    passed = {"version": "2", "min_accuracy": "0.9", "min_recall": "0.7"}
+    exited, displayed = run_notebook(notebook, spark, passed, values)
+    assert (exited, values) == ("refused", {"verdict": "no"})
     assert displayed[1]["reason"].tolist() == [
         "its accuracy of 0.931 is not higher than the champion's 0.991",
         "its recall of Chinstrap, 0.714, is lower than the champion's 0.964 by more than 0.05",

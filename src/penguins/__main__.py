@@ -1,6 +1,6 @@
 """`python -m penguins` is the command `penguins`."""
 
-from penguins.cli import main
+from penguins.cli import run
 
 if __name__ == "__main__":
-    main()
+    run()

@@ -8,7 +8,7 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from penguins import __version__, config
-from penguins.config import Policy, SearchParameters, TrainingParameters
+from penguins.config import Policy, SearchParameters, ServingParameters, TrainingParameters
 from penguins.errors import ModelError, PenguinsError, first_sentence
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 DEFAULTS = TrainingParameters()
 SEARCH = SearchParameters()
 POLICY = Policy()
+SERVING = ServingParameters()
 JUDGED = config.Thresholds()
 
 ANSWER_IS_NO = 3
@@ -82,6 +83,18 @@ def main() -> None:
     """
 
 
+def run() -> None:
+    """What the console script calls: `main`, but success returns.
+
+    A job on Databricks that calls it takes any SystemExit for a failure, that of exit code 0 too.
+    """
+    try:
+        main()
+    except SystemExit as end:
+        if end.code:
+            raise
+
+
 def _set_verbose(ctx: click.Context, _: click.Parameter, verbose: bool) -> None:
     ctx.meta["verbose"] = verbose
 
@@ -105,6 +118,10 @@ tracking_option = click.option(
 model_option = click.option(
     "--model", default=config.DEFAULT_MODEL, show_default=True, help="The registered model's name."
 )
+to_option = click.option("--to", type=click.Choice(["databricks"]), required=True, help="Which platform.")
+endpoint_option = click.option(
+    "--endpoint", default=config.DEFAULT_ENDPOINT, show_default=True, help="The serving endpoint's name."
+)
 experiment_option = click.option(
     "--experiment",
     envvar="MLFLOW_EXPERIMENT_NAME",
@@ -113,6 +130,31 @@ experiment_option = click.option(
     help="The MLflow experiment.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout, and nothing else.")
+
+
+@main.command()
+@data_option
+@click.option(
+    "--max-quarantined", type=click.FloatRange(0, 1), default=config.MOST_QUARANTINED, show_default=True,
+    help="The share of rows set aside from which on the answer is no.",
+)  # fmt: skip
+@click.option("--quarantine", type=click.Path(path_type=Path), help="Write the rows set aside to this CSV file.")
+@json_option
+@verbose_option
+def check(data: str, max_quarantined: float, quarantine: Path | None, as_json: bool) -> None:
+    """Look at the data before training: good rows by class, the others by reason; exit code 3 if too many are bad."""
+    from penguins import check, show
+
+    with show.progress(("Starting Spark", *check.STEPS)) as report:
+        report("Starting Spark")
+        with _spark(data) as spark:
+            result = check.check(spark, data, quarantine=quarantine, report=report)
+    if as_json:
+        click.echo(json.dumps(show.checked_as_json(result)))
+    else:
+        show.checked(result)
+    if result.share > max_quarantined:
+        sys.exit(ANSWER_IS_NO)
 
 
 @main.command()
@@ -238,6 +280,7 @@ def tune(
 )  # fmt: skip
 @click.option("--min-test-rows", type=int, default=POLICY.min_test_rows, show_default=True, help="At least.")
 @click.option("--replace-broken-champion", is_flag=True, help="Take a champion that can't be asked for none.")
+@click.option("--judge-only", is_flag=True, help="Write the verdict down; `penguins deploy` then moves the champion.")
 @click.option("--dry-run", is_flag=True, help="Show the verdict; move and write nothing.")
 @tracking_option
 @json_option
@@ -314,20 +357,89 @@ def serve(model: str, host: str, port: int, until_stdin_ends: bool, tracking_uri
 
 
 @main.command()
-@click.option("--url", default=config.DEFAULT_URL, show_default=True, help="The scoring server's address.")
+@to_option
+@model_option
+@click.option("--version", type=int, help="The version to serve.  [default: the champion]")
+@endpoint_option
+@click.option(
+    "--size", "workload_size", type=click.Choice(config.WORKLOAD_SIZES), default=SERVING.workload_size,
+    show_default=True, help="Of the machines behind the endpoint.",
+)  # fmt: skip
+@click.option("--scale-to-zero/--always-on", default=SERVING.scale_to_zero, show_default=True, help="When idle.")
+@click.option(
+    "--traffic", type=int, default=SERVING.traffic, show_default=True,
+    help="Percent of the requests for this version; with all of them it becomes champion.",
+)  # fmt: skip
+@click.option("--timeout", type=float, default=SERVING.timeout, show_default=True, help="Seconds to wait for a change.")
+@click.option("--only-existing", is_flag=True, help="Without an endpoint, make none: the version becomes champion.")
+@tracking_option
+@json_option
+@verbose_option
+def deploy(
+    to: str,
+    model: str,
+    version: int | None,
+    endpoint: str,
+    only_existing: bool,
+    tracking_uri: str | None,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Serve a version on an endpoint, and make it champion once the endpoint gives the right answers.
+
+    The version is the champion or one that the gate accepted (`penguins promote --judge-only`). It is started beside
+    what is served, asked about rows whose answers are known, and only then gets its share of the traffic. On a wrong
+    answer, a failure or a timeout the endpoint gets its former configuration back, and the champion stays.
+    """
+    settings = ServingParameters(**options)
+    from penguins import deploy, registry, show
+
+    with show.progress((*deploy.STEPS, deploy.PUTTING_BACK)) as report:
+        report(deploy.STEPS[0])
+        _store(tracking_uri, has_models=True).activate()
+        chosen = registry.version_or_champion(model, version)
+        result = deploy.deploy(chosen, name=endpoint, settings=settings, only_existing=only_existing, report=report)
+    if as_json:
+        click.echo(json.dumps(show.deployed_as_json(result)))
+    else:
+        show.deployed(result)
+
+
+@main.command()
+@to_option
+@endpoint_option
+@json_option
+@verbose_option
+def undeploy(to: str, endpoint: str, as_json: bool) -> None:
+    """Delete an endpoint; the model and its versions stay."""
+    from penguins import deploy
+
+    deleted = deploy.undeploy(endpoint)
+    if as_json:
+        click.echo(json.dumps({"endpoint": endpoint, "deleted": deleted}))
+    else:
+        click.echo(f"{endpoint} is deleted." if deleted else f"There is no {endpoint}: nothing to delete.")
+
+
+@main.command()
+@click.option("--url", help=f"The scoring server's address.  [default: {config.DEFAULT_URL}]")
+@click.option("--endpoint", help="A Databricks serving endpoint to ask instead.")
 @click.option("--record", help="A JSON object with the columns of one row.  [default: the lab's bird]")
 @click.option("--data", help="A CSV or JSON file with the rows to ask about.")
 @json_option
 @verbose_option
-def query(url: str, record: str | None, data: str | None, as_json: bool) -> None:
-    """Ask a scoring server about a row or a file of rows, and show its answers."""
+def query(url: str | None, endpoint: str | None, record: str | None, data: str | None, as_json: bool) -> None:
+    """Ask a scoring server or an endpoint about a row or a file of rows, and show its answers."""
     if record is not None and data is not None:
         raise click.UsageError("Give --record or --data, not both.")
+    if url is not None and endpoint is not None:
+        raise click.UsageError("Give --url or --endpoint, not both.")
     from penguins import query, show
+    from penguins.endpoint import ask, workspace
     from penguins.spec import LAB_REQUEST
 
     rows = query.read(data) if data is not None else query.parse(record or json.dumps(LAB_REQUEST))
-    answers = query.ask(url, rows)
+    answers = ask(workspace(), endpoint, rows) if endpoint else query.ask(url or config.DEFAULT_URL, rows)
     if as_json:
         click.echo(json.dumps({"predictions": answers.to_dict("records")}))
     else:
@@ -508,15 +620,22 @@ def demo(data: Path) -> None:
 
 
 @contextlib.contextmanager
-def _working_on(data: str, tracking_uri: str | None, *, has_models: bool = False) -> Iterator[SparkSession]:
-    """A Spark session fit for the size of `data`, and MLflow set to the store, in which there must be models or not."""
+def _spark(data: str, meanwhile: Callable[[], None] | None = None) -> Iterator[SparkSession]:
+    """A Spark session fit for the size of `data`."""
     from penguins.session import running_session
     from penguins.source import is_small
+
+    with running_session(verbose=_is_verbose(), brief=is_small(data), meanwhile=meanwhile) as spark:
+        yield spark
+
+
+@contextlib.contextmanager
+def _working_on(data: str, tracking_uri: str | None, *, has_models: bool = False) -> Iterator[SparkSession]:
+    """A Spark session fit for the size of `data`, and MLflow set to the store, in which there must be models or not."""
     from penguins.train import warm_up
 
     store = _store(tracking_uri, has_models=has_models)
-    meanwhile = partial(warm_up, store)
-    with running_session(verbose=_is_verbose(), brief=is_small(data), meanwhile=meanwhile) as spark:
+    with _spark(data, partial(warm_up, store)) as spark:
         store.activate()
         yield spark
 

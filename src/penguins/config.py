@@ -22,8 +22,16 @@ PREVIOUS_CHAMPION = "previous_champion"
 
 DEFAULT_MODEL_URI = f"models:/{DEFAULT_MODEL}@{CHAMPION}"
 
+MOST_QUARANTINED = 0.1
+"""The share of bad rows up to which a training job goes on; our choice: of the 344 birds 0.6 % are bad."""
+
+WORKLOAD_SIZES = ("Small", "Medium", "Large")
+
 DEFAULT_URL = "http://127.0.0.1:5000"
 """Where `penguins serve` answers and `penguins query` asks, unless they are told otherwise."""
+
+DEFAULT_ENDPOINT = "predict-penguin"
+"""The Databricks serving endpoint, named as in the lab."""
 
 Report = Callable[[str], None]
 """Called with the name of each step that begins, so that a command line or a notebook can show it."""
@@ -91,6 +99,29 @@ class Policy:
             _between(getattr(self, name), name, 0.0, 1.0)
         rows = _whole(self.min_test_rows, "min_test_rows", 1, 2**63 - 1, "of at least 1")
         object.__setattr__(self, "min_test_rows", rows)
+
+
+@dataclass(frozen=True)
+class ServingParameters:
+    """How a Databricks serving endpoint runs a version.
+
+    `workload_size` is Model Serving's own (Small is up to 4 requests at a time); `traffic` is the version's share in
+    percent; `timeout` is in seconds, for each change of the endpoint: the first start builds an image and takes minutes.
+
+    Raises ParameterError when a value can't be worked with.
+    """
+
+    workload_size: str = "Small"
+    scale_to_zero: bool = True
+    traffic: int = 100
+    timeout: float = 1800.0
+
+    def __post_init__(self) -> None:
+        if self.workload_size not in WORKLOAD_SIZES:
+            sizes = ", ".join(WORKLOAD_SIZES)
+            raise ParameterError(f"workload_size is {self.workload_size!r}: it must be one of {sizes}.")
+        object.__setattr__(self, "traffic", _whole(self.traffic, "traffic", 1, 100, "from 1 to 100"))
+        _between(self.timeout, "timeout", 0.0, math.inf, inclusive=False)
 
 
 @dataclass(frozen=True)

@@ -46,6 +46,10 @@ __all__ = [
 ]
 
 REASONS = "reasons"
+
+NO_CACHE = "NOT_SUPPORTED_WITH_SERVERLESS"
+"""How serverless Databricks refuses to cache."""
+
 FOLD = "_fold"
 
 
@@ -254,12 +258,28 @@ def _profile(groups: list[Row], spec: Spec) -> Profile:
 
 @contextmanager
 def cached(df: DataFrame) -> Iterator[DataFrame]:
-    """Keep `df` in Spark's cache within the `with` block, and release it whatever happens there."""
-    df.persist()
+    """Keep `df` in Spark's cache within the `with` block, and release it whatever happens there.
+
+    Serverless Databricks has no such cache; there everything is read anew where it is used.
+    """
+    is_kept = _persist(df)
     try:
         yield df
     finally:
-        df.unpersist()
+        if is_kept:
+            df.unpersist()
+
+
+def _persist(df: DataFrame) -> bool:
+    from pyspark.errors import PySparkException
+
+    try:
+        df.persist()
+    except PySparkException as error:
+        if NO_CACHE not in f"{error.getCondition()} {error}":
+            raise
+        return False
+    return True
 
 
 def _place(spec: Spec, seed: int) -> Column:

@@ -198,6 +198,18 @@ def load_scorer(model_uri: str) -> Scorer:
     return cast("Scorer", load_python_function(model_uri)._model_impl)
 
 
+def known_answers(model_uri: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The model's own input example, and what its JVM-free twin answers to it here.
+
+    Raises ModelError when there is no such model, or it has no example.
+    """
+    model = load_python_function(model_uri)
+    rows = model.input_example
+    if rows is None:
+        raise ModelError(f"{model_uri} has no input example, so it isn't known what it should answer: train it anew.")
+    return rows, cast("Scorer", model._model_impl).predict(rows)
+
+
 def _copy_scorer(folder: Path) -> str:
     """Put the scorer into the model, and return its module name.
 

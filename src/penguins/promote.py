@@ -52,6 +52,7 @@ def promote(
     policy: Policy | None = None,
     source: str | Path | None = None,
     replace_broken_champion: bool = False,
+    judge_only: bool = False,
     dry_run: bool = False,
     spec: Spec = PENGUINS,
     report: Report = silent,
@@ -62,7 +63,8 @@ def promote(
     seed that the run logged (`source` says where the same data is now, if it moved) and checked by their digest.
     What the gate can't judge it refuses: rows that can't be made again, a model that can't be loaded or asked. With
     `replace_broken_champion` a champion that can't be loaded or asked counts as none. The verdict is kept, for yes
-    and for no: as an MLflow run with `verdict.json`, and as tags on the version; not in a dry run.
+    and for no: as an MLflow run with `verdict.json`, and as tags on the version; not in a dry run. With `judge_only`
+    the alias stays even for a yes: `deploy` moves it when an endpoint gives the version's answers.
 
     Raises StoreError or ModelError when the registry can't be asked or the challenger isn't there.
     """
@@ -83,7 +85,7 @@ def promote(
             promotion = replace(judge(), run_id=gate_run.info.run_id)
             # Kept before the alias moves: whoever finds a champion finds the reasons for it.
             _keep(promotion, policy)
-            if not promotion.verdict.promote:
+            if judge_only or not promotion.verdict.promote:
                 return promotion
             if champion.move(challenger, instead_of=promotion.champion):
                 registry.describe(challenger, {"gate_moved_at": datetime.now(UTC).isoformat(timespec="seconds")})

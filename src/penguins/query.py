@@ -28,18 +28,44 @@ def ask(url: str, rows: pd.DataFrame, *, timeout: float = TIMEOUT) -> pd.DataFra
     Raises ServerError when the server can't be reached in time, refuses the rows (with its own sentence), or isn't a
     scoring server.
     """
-    import pandas as pd
+    response = _post(url, json.dumps(body(rows)), timeout)
+    try:
+        answer = response.json()
+    except ValueError:
+        answer = None
+    if response.ok:
+        return answers(url, answer, rows)
+    if isinstance(answer, dict) and isinstance(answer.get("message"), str):
+        raise ServerError(without_input(answer["message"]))
+    raise ServerError(_no_predictions(url, f"{response.status_code} {response.reason}".strip()))
 
+
+def body(rows: pd.DataFrame) -> dict[str, Any]:
+    """What a scoring server is sent to be asked about the rows."""
     # Not `to_json`, which rounds; and a gap is null, because JSON knows no NaN.
     null: Any = None
     gapless = rows.astype(object).where(rows.notna(), null)
-    body = json.dumps({"dataframe_split": gapless.to_dict("split", index=False)}, default=str)
-    predictions = _predictions(url, _post(url, body, timeout))
+    split = gapless.to_dict("split", index=False)
+    return {"dataframe_split": json.loads(json.dumps(split, default=str))}
+
+
+def answers(who: str, answer: Any, rows: pd.DataFrame) -> pd.DataFrame:
+    """The predictions in what a scoring server answered to the rows, one row each. Raises ServerError without them."""
+    import pandas as pd
+
+    predictions = answer.get("predictions") if isinstance(answer, dict) else None
+    if not isinstance(predictions, list):
+        raise ServerError(_no_predictions(who, "200 OK"))
     if len(predictions) != len(rows):
-        raise ServerError(f"{url} answered {len(predictions)} predictions to {len(rows)} rows: is it a scoring server?")
+        raise ServerError(f"{who} answered {len(predictions)} predictions to {len(rows)} rows: is it a scoring server?")
     if all(isinstance(prediction, dict) for prediction in predictions):
         return pd.DataFrame(predictions, index=rows.index)
     return pd.DataFrame({"prediction": predictions}, index=rows.index)
+
+
+def without_input(message: str) -> str:
+    """A scoring server's message as one line, without the whole input that MLflow puts in front of what is wrong."""
+    return " ".join(re.sub(r"^Failed to (predict|enforce) .*Error: ", "", message, flags=re.DOTALL).split())
 
 
 def read(file: str | Path) -> pd.DataFrame:
@@ -113,18 +139,5 @@ def _post(url: str, body: str, timeout: float) -> requests.Response:
             raise ServerError(f"{url} can't be asked: give an address such as {config.DEFAULT_URL}.") from error
 
 
-def _predictions(url: str, response: requests.Response) -> list[Any]:
-    try:
-        answer = response.json()
-    except ValueError:
-        answer = None
-    if not isinstance(answer, dict):
-        answer = {}
-    if response.ok and isinstance(answer.get("predictions"), list):
-        return list(answer["predictions"])
-    if isinstance(answer.get("message"), str):
-        # MLflow puts the whole input in front of what is wrong with it.
-        sentence = re.sub(r"^Failed to (predict|enforce) .*Error: ", "", answer["message"], flags=re.DOTALL)
-        raise ServerError(" ".join(sentence.split()))
-    status = f"{response.status_code} {response.reason}".strip()
-    raise ServerError(f"{url} answered without predictions ({status}): is it a scoring server?")
+def _no_predictions(who: str, status: str) -> str:
+    return f"{who} answered without predictions ({status}): is it a scoring server?"

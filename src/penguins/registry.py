@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from penguins.config import CHAMPION
 from penguins.errors import ModelError, StoreError, first_sentence
 from penguins.tracking import Tracking, experiment_id
 
@@ -63,6 +64,11 @@ def resolve(model: str) -> Version:
             ) from error
         raise StoreError(f"The model registry can't be asked for {model}: {first_sentence(error)}") from error
     return Version(name, int(found.version))
+
+
+def version_or_champion(name: str, number: str | int | None = None) -> Version:
+    """The version of that number, or the champion without one. Raises ModelError and StoreError as `resolve` does."""
+    return resolve(f"models:/{name}/{number}" if number else f"models:/{name}@{CHAMPION}")
 
 
 def newest(name: str) -> Version:

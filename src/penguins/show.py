@@ -21,6 +21,8 @@ from penguins.spec import LAB_REQUEST
 if TYPE_CHECKING:
     import pandas as pd
 
+    from penguins.check import Checked
+    from penguins.deploy import Deployed
     from penguins.evaluate import Confusion
     from penguins.findings import Findings
     from penguins.monitor import Monitoring
@@ -63,6 +65,34 @@ def progress(steps: Sequence[str]) -> Iterator[Report]:
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task(steps[0], total=len(steps))
         yield lambda step: bar.update(task, description=step, completed=steps.index(step))
+
+
+def checked(result: Checked) -> None:
+    """Print what a source holds: rows, why some were set aside, and how many of each class are left."""
+    console = Console(highlight=False)
+    rows = result.accepted + result.quarantined
+    console.print(
+        f"\n{rows:,} rows: {result.accepted:,} accepted, {result.quarantined:,} set aside ({result.share:.1%})."
+    )
+    for reason, count in result.reasons.items():
+        console.print(f"  {count:,} × {reason}")
+    table = Table()
+    table.add_column("class")
+    table.add_column("rows", justify="right")
+    for name, count in result.classes.items():
+        table.add_row(name, f"{count:,}")
+    console.print(table)
+
+
+def checked_as_json(result: Checked) -> dict[str, Any]:
+    """What `penguins check --json` prints."""
+    return {
+        "accepted": result.accepted,
+        "quarantined": result.quarantined,
+        "reasons": result.reasons,
+        "classes": result.classes,
+        "digest": result.digest,
+    }
 
 
 def trained(result: TrainedModel) -> None:
@@ -254,6 +284,32 @@ def serving_as_json(version: Version, url: str) -> None:
     """What `penguins serve --json` prints."""
     answer = {"model": version.name, "version": version.number, "uri": version.uri, "url": url}
     Console(highlight=False, soft_wrap=True).print(json.dumps(answer), markup=False)
+
+
+def deployed(result: Deployed) -> None:
+    """Print where a version is served now, with which share of the traffic, and who is champion."""
+    version = result.version
+    if result.endpoint is None:
+        said = "There is no endpoint yet: `databricks bundle deploy` makes it, with the champion."
+    else:
+        already = "" if result.changed else " already, and answers as it should"
+        served = f"{result.endpoint} serves version {version.number} of {version.name}"
+        said = f"{served} with {result.traffic} % of the traffic{already}."
+    Console(highlight=False, soft_wrap=True).print(said)
+    if result.became_champion:
+        Console(highlight=False).print(f"Version {version.number} is champion.")
+
+
+def deployed_as_json(result: Deployed) -> dict[str, Any]:
+    """What `penguins deploy --json` prints."""
+    return {
+        "model": result.version.name,
+        "version": result.version.number,
+        "endpoint": result.endpoint,
+        "traffic": result.traffic,
+        "changed": result.changed,
+        "became_champion": result.became_champion,
+    }
 
 
 def answers(rows: pd.DataFrame, answered: pd.DataFrame) -> None:

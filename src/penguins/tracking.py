@@ -30,10 +30,26 @@ class Tracking:
         return cls(f"sqlite:///{Path(folder).resolve() / 'mlflow.db'}")
 
     @classmethod
+    def databricks(cls, profile: str | None = None) -> Tracking:
+        """A Databricks workspace with models in Unity Catalog; `profile` is one of ~/.databrickscfg."""
+        suffix = f"://{profile}" if profile else ""
+        return cls(f"databricks{suffix}", f"databricks-uc{suffix}")
+
+    @classmethod
     def from_environment(cls, tracking_uri: str | None = None) -> Tracking:
-        """`tracking_uri`, or what MLflow's own variables name, or the local store in the current folder."""
-        uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or cls.local().tracking_uri
-        return cls(uri, os.environ.get("MLFLOW_REGISTRY_URI"))
+        """`tracking_uri`, or what MLflow's own variables name, or the local store in the current folder.
+
+        On a Databricks cluster that names none, the workspace. A workspace's models are in Unity Catalog unless
+        MLFLOW_REGISTRY_URI says otherwise.
+        """
+        uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")
+        if uri is None:
+            uri = "databricks" if "DATABRICKS_RUNTIME_VERSION" in os.environ else cls.local().tracking_uri
+        registry = os.environ.get("MLFLOW_REGISTRY_URI")
+        if uri == "databricks" or uri.startswith("databricks://"):
+            workspace = cls.databricks(uri.removeprefix("databricks").removeprefix("://") or None)
+            return cls(uri, registry or workspace.registry_uri)
+        return cls(uri, registry)
 
     def activate(self) -> None:
         """Make MLflow use this store from now on."""

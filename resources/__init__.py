@@ -1,0 +1,102 @@
+"""The part of the bundle that is known only when it is deployed: which version the serving endpoint serves.
+
+`databricks bundle validate` and `deploy` call `load_resources` with the Python of `python.venv_path` in databricks.yml.
+"""
+
+from __future__ import annotations
+
+from databricks.bundles.core import Bundle, Resources, Variable, variables
+from databricks.sdk import WorkspaceClient
+from databricks.sdk.errors import DatabricksError, NotFound
+
+from penguins import endpoint
+from penguins.config import CHAMPION, ServingParameters
+from penguins.errors import PenguinsError
+from penguins.registry import Version
+
+PATIENCE = 20
+"""Seconds that the look-up may take; a deployment should not hang on it."""
+
+
+@variables
+class Variables:
+    """The variables of databricks.yml that the endpoint is made of."""
+
+    catalog: Variable[str]
+    schema: Variable[str]
+    model_name: Variable[str]
+    model_version: Variable[str]
+    endpoint_name: Variable[str]
+    endpoint_size: Variable[str]
+    prefix: Variable[str]
+    readers: Variable[str]
+
+
+def load_resources(bundle: Bundle) -> Resources:
+    """The serving endpoint with the champion, or with the version that the variable `model_version` pins.
+
+    Without a champion the endpoint goes on with the version it serves; where there is none either, it is left out, so
+    that a first deployment works. When the workspace can't tell, that is an error: an endpoint left out is deleted.
+    """
+    resources = Resources()
+    catalog, prefix = bundle.resolve_variable(Variables.catalog), bundle.resolve_variable(Variables.prefix)
+    schema = f"{prefix}{bundle.resolve_variable(Variables.schema)}"
+    model = f"{catalog}.{schema}.{prefix}{bundle.resolve_variable(Variables.model_name)}"
+    # Without the prefix, which the target's mode puts in front of it.
+    name = bundle.resolve_variable(Variables.endpoint_name)
+    try:
+        number = _version(bundle.resolve_variable(Variables.model_version), model, f"{prefix}{name}")
+        settings = ServingParameters(bundle.resolve_variable(Variables.endpoint_size))
+    except (PenguinsError, DatabricksError, TimeoutError, ValueError) as error:
+        resources.add_diagnostic_error(f"It isn't known which version of {model} the endpoint is to serve: {error}")
+        return resources
+    if number is None:
+        resources.add_diagnostic_warning(
+            f"The endpoint {prefix}{name} is left out: {model} has no champion yet. "
+            "Run `databricks bundle run training`, then deploy again."
+        )
+        return resources
+    entity = endpoint.served(Version(model, number), settings)
+    resources.add_model_serving_endpoint(
+        "predict_penguin",
+        {
+            "name": name,
+            "config": {
+                "served_entities": [entity.as_dict()],
+                "traffic_config": {"routes": [{"served_model_name": str(entity.name), "traffic_percentage": 100}]},
+            },
+            "ai_gateway": {
+                "inference_table_config": {
+                    "enabled": True,
+                    "catalog_name": catalog,
+                    "schema_name": schema,
+                    "table_name_prefix": "predict_penguin",
+                }
+            },
+            "permissions": [{"group_name": bundle.resolve_variable(Variables.readers), "level": "CAN_QUERY"}],
+            "tags": [{"key": endpoint.MADE_BY, "value": "penguins"}],
+        },
+    )
+    return resources
+
+
+def _version(wanted: str, model: str, name: str) -> int | None:
+    """The number that is pinned, or that the champion has, or that the endpoint serves; None where there is none."""
+    if wanted != CHAMPION:
+        return int(wanted)
+    client = endpoint.workspace(PATIENCE)
+    return _champion(client, model) or _served(client, model, name)
+
+
+def _champion(client: WorkspaceClient, model: str) -> int | None:
+    try:
+        return client.model_versions.get_by_alias(model, CHAMPION).version
+    except NotFound:
+        return None
+
+
+def _served(client: WorkspaceClient, model: str, name: str) -> int | None:
+    """The version of the model that has most of the endpoint's traffic."""
+    found = endpoint.read(client, name)
+    ours = [(share, entity) for entity, share in endpoint.shares(found) if entity.entity_name == model] if found else []
+    return int(str(max(ours, key=lambda one: one[0])[1].entity_version)) if ours else None

@@ -1,0 +1,387 @@
+"""The bundle: official types for every target, and what the types don't say; every check is shown to bite."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests import bundle
+from tests.conftest import ROOT
+from tests.workspace import TOKEN, Workspace, refused, running
+
+TARGETS = ("dev", "staging", "prod")
+MODEL = "main.dev_ada_penguins.dev_ada_penguin_predictor"
+VARIABLES = {
+    "catalog": "main",
+    "schema": "penguins",
+    "model_name": "penguin_predictor",
+    "model_version": "champion",
+    "endpoint_name": "predict-penguin",
+    "endpoint_size": "Small",
+    "prefix": "dev_ada_",
+    "readers": "users",
+}
+"""As the CLI hands them to the Python part for the target dev."""
+
+
+def loaded(workspace: Workspace, folder: Path, **changed: str) -> tuple[dict[str, Any], str]:
+    """The endpoint that the Python part makes in this workspace, and what it says."""
+    environment = {
+        "DATABRICKS_HOST": workspace.host,
+        "DATABRICKS_TOKEN": TOKEN,
+        "DATABRICKS_CONFIG_FILE": os.devnull,
+    }
+    resources, said = bundle.python_part({**VARIABLES, **changed}, environment, folder)
+    return resources.get("model_serving_endpoints", {}), said
+
+
+def version_served(endpoints: dict[str, Any]) -> str:
+    (entity,) = endpoints["predict_penguin"]["config"]["served_entities"]
+    return str(entity["entity_version"])
+
+
+def test_there_is_what_there_should_be() -> None:
+    resources = bundle.read()["resources"]
+    assert {kind: sorted(of_kind) for kind, of_kind in resources.items()} == {
+        "clusters": ["interactive"],
+        "experiments": ["penguins"],
+        "jobs": ["monitoring", "prediction", "training"],
+        "quality_monitors": ["predictions"],
+        "registered_models": ["penguin_predictor"],
+        "schemas": ["penguins"],
+        "volumes": ["data", "temp"],
+    }
+    assert sorted(bundle.read()["targets"]) == sorted(TARGETS)
+    assert not {"clusters", "quality_monitors"} & set(bundle.read(optional=False)["resources"])
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_the_official_types_accept_every_resource(target: str) -> None:
+    bundle.typed(bundle.resolved(bundle.read(), target))
+
+
+@pytest.mark.parametrize("trainer", ["train", "tune"])
+@pytest.mark.parametrize("target", TARGETS)
+def test_no_problem_that_the_types_do_not_see(target: str, trainer: str) -> None:
+    read = bundle.read()
+    read["variables"]["trainer"]["default"] = trainer
+    assert bundle.problems(read, target) == []
+
+
+def training(read: dict[str, Any]) -> dict[str, Any]:
+    job: dict[str, Any] = read["resources"]["jobs"]["training"]
+    return job
+
+
+def task(read: dict[str, Any], key: str) -> dict[str, Any]:
+    return next(one for one in training(read)["tasks"] if one["task_key"] == key)
+
+
+UNTYPED: dict[str, Callable[[dict[str, Any]], object]] = {
+    "an unknown field": lambda read: training(read).update(retries=1),
+    "an unknown field deep down": lambda read: task(read, "train")["notebook_task"].update(path="x"),
+    "a value that isn't allowed": lambda read: read["variables"]["cluster"]["default"].update(runtime_engine="FAST"),
+    "a missing field": lambda read: read["resources"]["volumes"]["data"].pop("name"),
+}
+
+
+@pytest.mark.parametrize("how", UNTYPED)
+def test_the_types_bite(how: str) -> None:
+    read = bundle.read()
+    UNTYPED[how](read)
+    with pytest.raises((ValueError, TypeError)):
+        bundle.typed(bundle.resolved(read, "dev"))
+
+
+BROKEN: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
+    "variable": (
+        lambda read: training(read).update(description="${var.nothing}"),
+        "the variable nothing is used, but not declared",
+    ),
+    "unused variable": (
+        lambda read: read["variables"].update(nothing={"default": "x"}),
+        "the variable nothing is declared, but not used",
+    ),
+    "cluster": (
+        lambda read: task(read, "train").update(job_cluster_key="big"),
+        "training: train runs on big, which is no cluster of the job",
+    ),
+    "dependency": (
+        lambda read: task(read, "promote").update(depends_on=[{"task_key": "nobody"}]),
+        "training: Task 'promote': ",
+    ),
+    "job parameter": (
+        lambda read: task(read, "train")["notebook_task"]["base_parameters"].update(seed="{{job.parameters.sed}}"),
+        "training: Task 'train': ",
+    ),
+    "task value of a task that comes later": (
+        lambda read: task(read, "train")["notebook_task"]["base_parameters"].update(
+            seed="{{tasks.promote.values.verdict}}"
+        ),
+        "training: Task 'train': ",
+    ),
+    "task value that nobody sets": (
+        lambda read: task(read, "accepted")["condition_task"].update(left="{{tasks.promote.values.answer}}"),
+        "training: promote sets no task value answer",
+    ),
+    "notebook": (
+        lambda read: task(read, "promote")["notebook_task"].update(notebook_path="../notebooks/gate.py"),
+        "training: promote: ../notebooks/gate.py is no notebook",
+    ),
+    "widget": (
+        lambda read: task(read, "promote")["notebook_task"]["base_parameters"].update(models="x"),
+        "training: promote: ../notebooks/promote.py has no widget models",
+    ),
+    "command": (
+        lambda read: task(read, "check")["python_wheel_task"].update(parameters=["chekc"]),
+        "training: check: there is no command penguins chekc",
+    ),
+    "entry point": (
+        lambda read: task(read, "check")["python_wheel_task"].update(entry_point="main"),
+        "training: check: there is no command main check",
+    ),
+    "option": (
+        lambda read: task(read, "check")["python_wheel_task"].update(parameters=["check", "--dta", "x"]),
+        "training: check: penguins check: No such option '--dta'.",
+    ),
+    "init script": (
+        lambda read: read["variables"]["cluster"]["default"].update(
+            init_scripts=[{"workspace": {"destination": "${workspace.file_path}/resources/link.sh"}}]
+        ),
+        "there is no resources/link.sh",
+    ),
+    "schedule in dev": (
+        lambda read: read["targets"]["dev"].update(mode="production"),
+        "prediction: its schedule is on in dev",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", BROKEN)
+def test_the_other_checks_bite(what: str) -> None:
+    read = bundle.read()
+    breaks, problem = BROKEN[what]
+    breaks(read)
+    found = bundle.problems(read, "dev")
+    assert any(one.startswith(problem) for one in found), found
+
+
+def test_the_checks_of_prod_bite() -> None:
+    read = bundle.read()
+    read["targets"]["prod"]["workspace"]["root_path"] = "/Workspace/Users/ada@example.com/x"
+    read["targets"]["prod"]["presets"]["trigger_pause_status"] = "PAUSED"
+    assert set(bundle.problems(read, "prod")) >= {
+        "a path in prod is a person's",
+        "prediction: its schedule is off in prod",
+    }
+
+
+def test_the_cluster_is_the_labs() -> None:
+    (cluster,) = bundle.resolved(bundle.read(), "prod")["jobs"]["training"]["job_clusters"]
+    settings = cluster["new_cluster"]
+    assert settings["spark_version"] == "17.3.x-cpu-ml-scala2.13"
+    assert (settings["kind"], settings["is_single_node"]) == ("CLASSIC_PREVIEW", True)
+    assert settings["data_security_mode"] == "SINGLE_USER"
+    assert settings["runtime_engine"] == "STANDARD"
+    assert settings["node_type_id"] == "Standard_D4ds_v5"
+    assert settings["spark_env_vars"]["MLFLOW_DFS_TMP"] == "/Volumes/main/penguins/temp"
+    assert settings["spark_env_vars"]["AZURE_CLIENT_SECRET"] == "{{secrets/penguins/azureml-client-secret}}"
+    interactive = bundle.resolved(bundle.read(), "prod")["clusters"]["interactive"]
+    assert interactive["autotermination_minutes"] == 20
+    assert interactive["init_scripts"] == settings["init_scripts"]
+
+
+def test_retries_only_where_they_are_safe() -> None:
+    resources = bundle.resolved(bundle.read(), "prod")
+    retries = {
+        f"{name}.{one['task_key']}": one.get("max_retries")
+        for name, job in resources["jobs"].items()
+        for one in job["tasks"]
+        if "condition_task" not in one
+    }
+    assert retries == {
+        "training.check": 1,
+        "training.train": 1,
+        "training.promote": 1,
+        "training.deploy": 0,
+        "prediction.predict": 2,
+        "monitoring.monitor": 1,
+        "monitoring.retrain": 0,
+    }
+    for job in resources["jobs"].values():
+        assert job["max_concurrent_runs"] == 1
+        assert job["queue"] == {"enabled": True}
+        assert job["timeout_seconds"] > 0
+        assert job["email_notifications"]["on_failure"] == ["ada@example.com"]
+
+
+def test_without_a_champion_the_endpoint_is_left_out(tmp_path: Path) -> None:
+    with running(Workspace()) as workspace:
+        endpoints, said = loaded(workspace, tmp_path)
+    assert endpoints == {}
+    assert f"The endpoint dev_ada_predict-penguin is left out: {MODEL} has no champion yet." in said
+    assert '"severity": "warning"' in said or '"severity":"warning"' in said
+
+
+def test_the_endpoint_serves_the_champion(tmp_path: Path) -> None:
+    with running(Workspace(aliases={f"{MODEL}@champion": "3"})) as workspace:
+        endpoints, said = loaded(workspace, tmp_path)
+    assert said == ""
+    endpoint = endpoints["predict_penguin"]
+    assert endpoint["name"] == "predict-penguin"
+    assert endpoint["config"] == {
+        "served_entities": [
+            {
+                "name": "dev_ada_penguin_predictor-3",
+                "entity_name": MODEL,
+                "entity_version": "3",
+                "workload_size": "Small",
+                "scale_to_zero_enabled": True,
+            }
+        ],
+        "traffic_config": {"routes": [{"served_model_name": "dev_ada_penguin_predictor-3", "traffic_percentage": 100}]},
+    }
+    assert endpoint["ai_gateway"]["inference_table_config"] == {
+        "enabled": True,
+        "catalog_name": "main",
+        "schema_name": "dev_ada_penguins",
+        "table_name_prefix": "predict_penguin",
+    }
+    bundle.typed({"model_serving_endpoints": endpoints})
+    assert bundle.problems(bundle.read(), "dev", endpoints) == []
+
+
+def test_a_pinned_number_wins_and_asks_nobody(tmp_path: Path) -> None:
+    with running(Workspace(aliases={f"{MODEL}@champion": "3"})) as workspace:
+        endpoints, _ = loaded(workspace, tmp_path, model_version="2")
+    assert version_served(endpoints) == "2"
+    assert workspace.asked == []
+
+
+def test_an_endpoint_goes_on_when_the_champion_is_gone(tmp_path: Path) -> None:
+    """Left out, it would be deleted by the next deployment."""
+    entity = {"name": "x-2", "entity_name": MODEL, "entity_version": "2"}
+    config = {
+        "served_entities": [entity, {**entity, "name": "x-1", "entity_version": "1"}],
+        "traffic_config": {
+            "routes": [
+                {"served_model_name": "x-1", "traffic_percentage": 10},
+                {"served_model_name": "x-2", "traffic_percentage": 90},
+            ]
+        },
+    }
+    there = {"name": "dev_ada_predict-penguin", "state": {}, "config": config, "polls": 0}
+    with running(Workspace(endpoints={"dev_ada_predict-penguin": there})) as workspace:
+        endpoints, _ = loaded(workspace, tmp_path)
+    assert version_served(endpoints) == "2"
+
+
+@pytest.mark.parametrize("status", [403, 500])
+def test_a_workspace_that_does_not_tell_is_an_error_and_not_no_champion(tmp_path: Path, status: int) -> None:
+    with running(Workspace()) as workspace:
+        workspace.fail("GET /api/2.1/unity-catalog", refused(status, "NO", "not today"))
+        endpoints, said = loaded(workspace, tmp_path)
+    assert endpoints == {}
+    assert re.search(r'"severity": ?"error"', said)
+    assert f"It isn't known which version of {MODEL} the endpoint is to serve: not today" in said
+
+
+@pytest.mark.parametrize(("name", "value"), [("model_version", "newest"), ("endpoint_size", "Tiny")])
+def test_values_that_nothing_can_be_made_of(tmp_path: Path, name: str, value: str) -> None:
+    with running(Workspace(aliases={f"{MODEL}@champion": "3"})) as workspace:
+        endpoints, said = loaded(workspace, tmp_path, **{name: value})
+    assert endpoints == {}
+    assert re.search(r'"severity": ?"error"', said)
+    assert value in said
+
+
+def test_the_checks_of_an_endpoint_bite(tmp_path: Path) -> None:
+    with running(Workspace(aliases={f"{MODEL}@champion": "3"})) as workspace:
+        endpoints, _ = loaded(workspace, tmp_path)
+    config = endpoints["predict_penguin"]["config"]
+    config["auto_capture_config"] = {}
+    config["served_entities"][0] |= {"workload_size": "Tiny", "entity_version": 3}
+    config["traffic_config"]["routes"][0] |= {"served_model_name": "another", "traffic_percentage": 90}
+    assert bundle.problems(bundle.read(), "dev", endpoints) == [
+        "predict_penguin: auto_capture_config can no longer be enabled: use ai_gateway.inference_table_config",
+        "predict_penguin: Tiny is no workload_size",
+        "predict_penguin: entity_version must be text",
+        "predict_penguin: the traffic goes to other entities than are served",
+        "predict_penguin: the traffic doesn't add up to 100",
+    ]
+    with pytest.raises((ValueError, TypeError)):
+        bundle.typed({"model_serving_endpoints": {"x": {**endpoints["predict_penguin"], "size": "Small"}}})
+
+
+def test_the_wheel_carries_what_the_jobs_call(tmp_path: Path) -> None:
+    """Built by the bundle's own command, in a copy so that nothing here changes."""
+    build = bundle.read()["artifacts"]["penguins"]["build"]
+    copy = tmp_path / "copy"
+    shutil.copytree(ROOT / "src", copy / "src", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, copy)
+    subprocess.run(build.replace(".venv/bin/python", sys.executable), shell=True, cwd=copy, check=True)
+    (wheel,) = (copy / "dist").glob("penguins-*.whl")
+    with zipfile.ZipFile(wheel) as content:
+        names = content.namelist()
+        (entry_points,) = [name for name in names if name.endswith("entry_points.txt")]
+        assert "penguins = penguins.cli:run" in content.read(entry_points).decode()
+    assert "penguins/log4j2.properties" in names
+    tasks = [one for job in bundle.read()["resources"]["jobs"].values() for one in job["tasks"]]
+    assert {one["python_wheel_task"]["package_name"] for one in tasks if "python_wheel_task" in one} == {"penguins"}
+    assert all(one["libraries"] == [{"whl": "../dist/*.whl"}] for one in tasks if "job_cluster_key" in one)
+
+
+def test_environments_are_named_in_one_file_only() -> None:
+    """No target, host or catalog anywhere but in databricks.yml; no secret anywhere."""
+    shipped = [
+        *sorted((ROOT / "resources").rglob("*.yml")),
+        *sorted((ROOT / "resources").glob("*.py")),
+        *sorted((ROOT / "notebooks").glob("*.py")),
+        *sorted((ROOT / "src").rglob("*.py")),
+    ]
+    assert len(shipped) > 40
+    environment = re.compile(r"\b(staging|prod|adb-\d+|azuredatabricks\.net)\b")
+    for file in shipped:
+        assert not environment.search(file.read_text()), file
+    secret = re.compile(r"dapi[0-9a-f]{8}|client_secret: (?!\$)\w")
+    for file in [*shipped, ROOT / "databricks.yml"]:
+        assert not secret.search(file.read_text()), file
+    assert "host:" not in (ROOT / "databricks.yml").read_text()
+
+
+def test_every_variable_has_a_description() -> None:
+    variables = yaml.safe_load((ROOT / "databricks.yml").read_text())["variables"]
+    assert len(variables) > 20
+    assert all(variable["description"].endswith(".") for variable in variables.values())
+
+
+def test_the_official_cli_agrees(tmp_path: Path) -> None:
+    if (cli := shutil.which("databricks")) is None:
+        pytest.skip("the databricks CLI is not on the PATH")
+    with running(Workspace(aliases={f"{MODEL}@champion": "3"})) as workspace:
+        environment = {
+            "DATABRICKS_HOST": workspace.host,
+            "DATABRICKS_TOKEN": TOKEN,
+            "DATABRICKS_CONFIG_FILE": os.devnull,
+        }
+        done = subprocess.run(
+            [cli, "bundle", "validate", "--strict", "--output", "json"],
+            cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True, timeout=300,
+        )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    resources = json.loads(done.stdout)["resources"]
+    training = resources["jobs"]["training"]
+    parameters = {parameter["name"]: parameter["default"] for parameter in training["parameters"]}
+    assert resources["model_serving_endpoints"]["predict_penguin"]["name"] == parameters["endpoint"]
