@@ -22,7 +22,7 @@ demo: $(READY)  ## tell the whole story: train, promote, serve, tune, score, wat
 	$(BIN)/penguins demo
 
 test: $(READY)  ## run all tests
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 lint: $(READY)  ## ruff
 	$(BIN)/ruff format --check .
@@ -37,7 +37,7 @@ test-spark40: $(READY)  ## run the Spark tests on the oldest Spark, 4.0, in a co
 	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(VENV)-spark40
 	$(BIN)/uv pip install --quiet --python $(VENV)-spark40 -r requirements.lock
 	$(BIN)/uv pip install --quiet --python $(VENV)-spark40 --no-deps --editable . "pyspark==4.0.*"
-	$(VENV)-spark40/bin/python -m pytest -n 2 --dist loadfile -m "spark and not slow"
+	$(VENV)-spark40/bin/python -m pytest -n 2 --dist worksteal -m "spark and not slow"
 
 bench: $(READY)  ## measure against the lab's own code; writes docs/benchmarks.md
 	$(BIN)/python benchmarks/run.py

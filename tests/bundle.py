@@ -102,7 +102,7 @@ def _resolve(value: Any, known: dict[str, Any]) -> Any:
 
 
 def typed(resources: dict[str, Any]) -> None:
-    """Raise when a resource isn't what its official type says: an unknown field, a value that isn't one of the allowed."""
+    """Raise when a resource isn't what its official type says: an unknown field, a value that isn't allowed."""
     for kind, of_kind in resources.items():
         for resource in of_kind.values():
             TYPES[kind].from_dict(resource)
@@ -143,7 +143,7 @@ def problems(bundle: dict[str, Any], target: str, endpoints: dict[str, Any] | No
 
 
 def _undeclared(bundle: dict[str, Any]) -> Iterator[str]:
-    said = json.dumps({**bundle, "variables": {key: value for key, value in bundle["variables"].items()}})
+    said = json.dumps(bundle)
     for name in sorted(set(re.findall(r"\$\{var\.([a-z_]+)", said)) - set(bundle["variables"])):
         yield f"the variable {name} is used, but not declared"
     for name in sorted(set(bundle["variables"]) - set(re.findall(r"\$\{var\.([a-z_]+)", said)) - _of_python()):

@@ -31,7 +31,7 @@ def test_the_birds(spark: SparkSession, tmp_path: Path) -> None:
 
 
 def test_a_source_that_is_not_there(spark: SparkSession) -> None:
-    with pytest.raises(DataError, match="nowhere.csv"):
+    with pytest.raises(DataError, match=r"nowhere\.csv"):
         check(spark, "nowhere.csv")
 
 

@@ -252,7 +252,7 @@ def test_a_champion_that_changed_meanwhile_puts_everything_back(workspace: Works
 
 def test_what_the_gate_has_not_accepted_is_not_deployed(workspace: Workspace, client: WorkspaceClient) -> None:
     with pytest.raises(
-        ModelError, match="^The gate has not accepted version 3 of penguin_predictor: run `penguins pro"
+        ModelError, match=r"^The gate hasn't accepted version 3 of penguin_predictor: run `penguins promote"
     ):
         deploy(GOOD, client=client)
     accept(GOOD, against="none")
@@ -274,8 +274,8 @@ def test_without_an_endpoint_only_the_champion_moves_if_asked_so(workspace: Work
 REFUSALS = [
     (
         403, "PERMISSION_DENIED", "You lack CAN_MANAGE.",
-        "predict-penguin: You lack CAN_MANAGE (PermissionDenied); ask for CAN MANAGE on the endpoint and EXECUTE on the "
-        "model.",
+        "predict-penguin: You lack CAN_MANAGE (PermissionDenied); ask for CAN MANAGE on the endpoint and EXECUTE on "
+        "the model.",
     ),
     (
         404, "RESOURCE_DOES_NOT_EXIST", "Model version 1 does not exist.",
@@ -316,7 +316,8 @@ def test_what_the_workspace_refuses(
     workspace.fail("POST /api/2.0/serving-endpoints", refused(status, code, said))
     with pytest.raises(ServerError) as caught:
         deploy(FAIR, client=client)
-    assert str(caught.value) == f"{sentence} No endpoint was made. The champion is the one it was."
+    assert str(caught.value) == sentence
+    assert "DELETE" not in " ".join(workspace.asked)
 
 
 def test_throttling_that_ends_is_waited_for(workspace: Workspace, client: WorkspaceClient) -> None:
@@ -419,3 +420,15 @@ def test_the_gate_can_judge_without_moving(spark: SparkSession, models: Path) ->
     assert version_of("penguin_predictor") is None
     tags = mlflow.MlflowClient().get_model_version("penguin_predictor", "3").tags
     assert (tags["gate_verdict"], tags["gate_champion"]) == ("yes", "none")
+
+
+def test_an_endpoint_that_never_served_anything(workspace: Workspace, client: WorkspaceClient) -> None:
+    empty = {"name": NAME, "state": {"ready": "NOT_READY", "config_update": "NOT_UPDATING"}, "polls": 0}
+    workspace.endpoints[NAME] = empty
+    right, workspace.scorers["1"] = workspace.scorers["1"], workspace.scorers["3"]
+    with pytest.raises(ServerError, match=f"{NAME} served nothing before. The champion is the one it was."):
+        deploy(FAIR, client=client)
+    assert NAME in workspace.endpoints, "what was there before is not deleted"
+    workspace.scorers["1"] = right
+    deploy(FAIR, client=client)
+    assert workspace.shares(NAME) == {"1": 100}

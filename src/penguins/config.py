@@ -106,7 +106,7 @@ class ServingParameters:
     """How a Databricks serving endpoint runs a version.
 
     `workload_size` is Model Serving's own (Small is up to 4 requests at a time); `traffic` is the version's share in
-    percent; `timeout` is in seconds, for each change of the endpoint: the first start builds an image and takes minutes.
+    percent; `timeout` is in seconds, for each change of the endpoint (a version's first start builds an image).
 
     Raises ParameterError when a value can't be worked with.
     """

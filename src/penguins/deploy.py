@@ -81,12 +81,17 @@ def deploy(
         return Deployed(version, None, 0, False, _make_champion(version, reading))
     former = _settled(before, name)
     after = _shares(former, version, settings, name)
-    with _put_back_on_failure(client, name, former, after, settings.timeout, report):
-        changed = _roll_out(client, name, former, after, known, settings.timeout, report)
+    report(STEPS[1])
+    if before is None:
+        # Not within the block: what could not be made must not be undone, it may be somebody else's by now.
+        endpoint.create(client, endpoint.configuration(name, *after))
+    change = _Change(client, name, before is None, former, after, settings.timeout, report)
+    with change.put_back_on_failure():
+        change.make(known)
         report(STEPS[4])
         _require_right(name, endpoint.ask(client, name, known[0]), known[1], exact=settings.traffic == 100)
         moved = settings.traffic == 100 and _make_champion(version, reading)
-    return Deployed(version, name, settings.traffic, changed, moved)
+    return Deployed(version, name, settings.traffic, change.is_needed, moved)
 
 
 def undeploy(name: str = DEFAULT_ENDPOINT, *, client: WorkspaceClient | None = None) -> bool:
@@ -106,7 +111,7 @@ def _accepted_against(version: Version) -> Version | None:
         tags = mlflow.MlflowClient().get_model_version(version.name, str(version.number)).tags
     if tags.get("gate_verdict") != "yes":
         raise ModelError(
-            f"The gate has not accepted version {version.number} of {version.name}: run `penguins promote --judge-only`."
+            f"The gate hasn't accepted version {version.number} of {version.name}: run `penguins promote --judge-only`."
         )
     judged_against, present = tags.get("gate_champion"), "none" if reading is None else str(reading.number)
     if judged_against != present:
@@ -140,41 +145,77 @@ def _shares(former: Shares, version: Version, settings: ServingParameters, name:
     return [(main, 100 - settings.traffic), (mine, settings.traffic)]
 
 
+@dataclass(frozen=True)
+class _Change:
+    """A change of an endpoint from one configuration to another."""
+
+    client: WorkspaceClient
+    name: str
+    is_new: bool
+    former: Shares
+    after: Shares
+    """The version to deploy stands last."""
+    timeout: float
+    report: Report
+
+    @property
+    def is_needed(self) -> bool:
+        """Whether the endpoint doesn't serve already what it is to serve."""
+        return _says(self.former) != _says(self.after)
+
+    def make(self, known: tuple[pd.DataFrame, pd.DataFrame]) -> None:
+        """Start the version (a new endpoint starts it already), ask it beside the others, and give it its share."""
+        if self.is_new:
+            endpoint.wait(self.client, self.name, self.timeout)
+        if self.is_new or not self.is_needed:
+            return
+        mine, _ = self.after[-1]
+        if self.former and mine.name not in {entity.name for entity, _ in self.former}:
+            self._configure([*self.former, (mine, 0)])
+            self.report(STEPS[2])
+            answers = endpoint.ask(self.client, self.name, known[0], mine.name)
+            _require_right(f"{self.name} ({mine.name})", answers, known[1])
+        self.report(STEPS[3])
+        self._configure(self.after)
+
+    @contextmanager
+    def put_back_on_failure(self) -> Iterator[None]:
+        """Give the endpoint its former configuration back when the block fails, and say so."""
+        try:
+            yield
+        except (PenguinsError, KeyboardInterrupt) as error:
+            if not self.is_needed:
+                raise
+            self.report(PUTTING_BACK)
+            outcome = self._put_back()
+            if isinstance(error, KeyboardInterrupt):
+                raise
+            raise type(error)(f"{error} {outcome} The champion is the one it was.") from error
+
+    def _put_back(self) -> str:
+        """Undo what was done, and say in a sentence how that went."""
+        try:
+            if self.is_new:
+                endpoint.delete(self.client, self.name)
+                return f"The new endpoint {self.name} is deleted again."
+            if not self.former:
+                return f"{self.name} served nothing before."
+            self._configure(self.former, patience=self.timeout)
+        except ServerError as error:
+            return f"It could not be put back ({error}), so look at {self.name} in the workspace."
+        return f"{self.name} has its former configuration again."
+
+    def _configure(self, shares: Shares, patience: float = 0) -> None:
+        endpoint.update(self.client, endpoint.configuration(self.name, *shares), patience)
+        endpoint.wait(self.client, self.name, self.timeout)
+
+
 def _says(shares: Shares) -> list[tuple[object, ...]]:
     """What a configuration says of the things we set; a workspace adds others when it tells it back."""
     return [
         (one.name, one.entity_name, one.entity_version, one.workload_size, one.scale_to_zero_enabled, share)
         for one, share in shares
     ]
-
-
-def _roll_out(
-    client: WorkspaceClient,
-    name: str,
-    former: Shares,
-    after: Shares,
-    known: tuple[pd.DataFrame, pd.DataFrame],
-    timeout: float,
-    report: Report,
-) -> bool:
-    """Bring the endpoint from one configuration to the other; False where they are the same."""
-    mine, _ = after[-1]
-    report(STEPS[1])
-    if not former:
-        endpoint.create(client, endpoint.configuration(name, *after))
-        endpoint.wait(client, name, timeout)
-        return True
-    if _says(former) == _says(after):
-        return False
-    if mine.name not in {entity.name for entity, _ in former}:
-        endpoint.update(client, endpoint.configuration(name, *former, (mine, 0)))
-        endpoint.wait(client, name, timeout)
-        report(STEPS[2])
-        _require_right(f"{name} ({mine.name})", endpoint.ask(client, name, known[0], mine.name), known[1])
-    report(STEPS[3])
-    endpoint.update(client, endpoint.configuration(name, *after))
-    endpoint.wait(client, name, timeout)
-    return True
 
 
 def _require_right(who: str, answers: pd.DataFrame, expected: pd.DataFrame, *, exact: bool = True) -> None:
@@ -206,33 +247,3 @@ def _make_champion(version: Version, reading: Version | None) -> bool:
     if not champion.move(version, instead_of=reading):
         raise ModelError(f"The champion of {version.name} has changed meanwhile: let the gate judge again.")
     return True
-
-
-@contextmanager
-def _put_back_on_failure(
-    client: WorkspaceClient, name: str, former: Shares, after: Shares, timeout: float, report: Report
-) -> Iterator[None]:
-    """Give the endpoint its former configuration back when the block fails, and say so."""
-    try:
-        yield
-    except (PenguinsError, KeyboardInterrupt) as error:
-        if _says(former) == _says(after):
-            raise
-        report(PUTTING_BACK)
-        outcome = _put_back(client, name, former, timeout)
-        if isinstance(error, KeyboardInterrupt):
-            raise
-        raise type(error)(f"{error} {outcome} The champion is the one it was.") from error
-
-
-def _put_back(client: WorkspaceClient, name: str, former: Shares, timeout: float) -> str:
-    """Undo what was done, and say in a sentence how that went."""
-    try:
-        if not former:
-            made = endpoint.delete(client, name)
-            return f"The new endpoint {name} is deleted again." if made else "No endpoint was made."
-        endpoint.update(client, endpoint.configuration(name, *former), timeout)
-        endpoint.wait(client, name, timeout)
-    except ServerError as error:
-        return f"It could not be put back ({error}), so look at {name} in the workspace."
-    return f"{name} has its former configuration again."

@@ -162,7 +162,7 @@ def wait(client: WorkspaceClient, name: str, timeout: float) -> None:
 
     failures = (EndpointStateConfigUpdate.UPDATE_FAILED, EndpointStateConfigUpdate.UPDATE_CANCELED)
 
-    @retried(on=[_NotYet], timeout=timedelta(seconds=timeout))
+    @retried(on=[_NotReadyError], timeout=timedelta(seconds=timeout))
     def look() -> None:
         endpoint = client.serving_endpoints.get(name)
         state = endpoint.state
@@ -171,13 +171,13 @@ def wait(client: WorkspaceClient, name: str, timeout: float) -> None:
             raise ServerError(f"The update of {name} failed: {said}.")
         # A configuration that is no longer being updated can still belong to an endpoint that isn't ready.
         if state is None or is_updating(endpoint) or state.ready != EndpointStateReady.READY:
-            raise _NotYet("; ".join(_messages(endpoint)))
+            raise _NotReadyError("; ".join(_messages(endpoint)))
 
     with _told(client, name):
         try:
             look()
         except TimeoutError as error:
-            if not isinstance(error.__cause__, _NotYet):
+            if not isinstance(error.__cause__, _NotReadyError):
                 raise
             state = f" ({error.__cause__})" if str(error.__cause__) else ""
             raise ServerError(f"{name} was not ready within {timeout:g} seconds{state}.") from error
@@ -206,7 +206,7 @@ def delete(client: WorkspaceClient, name: str) -> bool:
     return True
 
 
-class _NotYet(Exception):
+class _NotReadyError(Exception):
     """The endpoint isn't ready; the text is what its entities say."""
 
 
