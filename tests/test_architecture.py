@@ -21,17 +21,8 @@ LAYERS = [
         *("bins", "drift", "findings", "plots", "page", "search"),
     ],
     [
-        "java",
-        "session",
-        "tracking",
-        "record",
-        "flavor",
-        "registry",
-        "outcome",
-        "champion",
-        "serve",
-        "query",
-        "endpoint",
+        *("java", "session", "tracking", "record", "flavor", "registry", "outcome", "champion"),
+        *("acceptance", "serve", "query", "endpoint"),
     ],
     ["check", "train", "promote", "predict", "tune", "monitor", "deploy"],
     ["show", "ui", "demo", "cli", "__main__"],
@@ -41,7 +32,7 @@ LAYERS = [
 PLATFORMS = {
     "mlflow": {
         *("scorer", "tracking", "record", "flavor", "registry", "outcome", "champion", "serve"),
-        *("train", "promote", "tune", "monitor", "deploy"),
+        *("acceptance", "train", "promote", "tune", "monitor"),
     },
     "uvicorn": {"serve"},
     "fastapi": {"serve"},
