@@ -189,15 +189,19 @@ def batch(source: str, repetitions: int) -> dict[str, Any]:
     def spark_udf() -> None:
         udf = mlflow.pyfunc.spark_udf(spark, uri, result_type=answer, env_manager="local")
         rows = spark.read.parquet(source)
-        answered = rows.withColumn("answer", udf(F.struct(*PENGUINS.features))).select(*rows.columns, "answer.*")
+        # Not unpacked: to Spark `species` is the name of the label, too.
+        answered = rows.withColumn("answer", udf(F.struct(*PENGUINS.features)))
         answered.write.mode("overwrite").parquet("spark_udf.parquet")
 
     seconds: dict[str, list[float]] = {"ours": [], "spark_udf": []}
     for _ in range(repetitions + 1):
         seconds["ours"].append(_seconds(ours))
         seconds["spark_udf"].append(_seconds(spark_udf))
-    written = {name: spark.read.parquet(f"{name}.parquet") for name in seconds}
-    counts = {name: df.where("prediction is not null").count() for name, df in written.items()}
+    answers = {"ours": "prediction", "spark_udf": "answer.prediction"}
+    counts = {
+        name: spark.read.parquet(f"{name}.parquet").where(f"{column} is not null").count()
+        for name, column in answers.items()
+    }
     return {"rows": counts, "seconds": {name: times[1:] for name, times in seconds.items()}}
 
 
