@@ -5,9 +5,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from databricks.bundles.core import Bundle, Resources, Variable, variables
+from databricks.bundles.model_serving_endpoints import ModelServingEndpoint
 from databricks.sdk import WorkspaceClient
-from databricks.sdk.errors import DatabricksError, NotFound
+from databricks.sdk.errors import NotFound
+from databricks.sdk.errors.base import DatabricksError
 
 from penguins import endpoint
 from penguins.config import CHAMPION, ServingParameters
@@ -38,15 +42,15 @@ def load_resources(bundle: Bundle) -> Resources:
     Without a champion the endpoint goes on with the version it serves; where there is none either, it is left out, so
     that a first deployment works. When the workspace can't tell, that is an error: an endpoint left out is deleted.
     """
-    resources = Resources()
-    catalog, prefix = bundle.resolve_variable(Variables.catalog), bundle.resolve_variable(Variables.prefix)
-    schema = f"{prefix}{bundle.resolve_variable(Variables.schema)}"
-    model = f"{catalog}.{schema}.{prefix}{bundle.resolve_variable(Variables.model_name)}"
+    resources = Resources()  # type: ignore[no-untyped-call]  # the library leaves its constructor untyped
+    catalog, prefix = _value(bundle, Variables.catalog), _value(bundle, Variables.prefix)
+    schema = f"{prefix}{_value(bundle, Variables.schema)}"
+    model = f"{catalog}.{schema}.{prefix}{_value(bundle, Variables.model_name)}"
     # Without the prefix, which the target's mode puts in front of it.
-    name = bundle.resolve_variable(Variables.endpoint_name)
+    name = _value(bundle, Variables.endpoint_name)
     try:
-        number = _version(bundle.resolve_variable(Variables.model_version), model, f"{prefix}{name}")
-        settings = ServingParameters(bundle.resolve_variable(Variables.endpoint_size))
+        number = _version(_value(bundle, Variables.model_version), model, f"{prefix}{name}")
+        settings = ServingParameters(_value(bundle, Variables.endpoint_size))
     except (PenguinsError, DatabricksError, TimeoutError, ValueError) as error:
         resources.add_diagnostic_error(f"It isn't known which version of {model} the endpoint is to serve: {error}")
         return resources
@@ -57,27 +61,32 @@ def load_resources(bundle: Bundle) -> Resources:
         )
         return resources
     entity = endpoint.served(Version(model, number), settings)
-    resources.add_model_serving_endpoint(
-        "predict_penguin",
-        {
-            "name": name,
-            "config": {
-                "served_entities": [entity.as_dict()],
-                "traffic_config": {"routes": [{"served_model_name": str(entity.name), "traffic_percentage": 100}]},
-            },
-            "ai_gateway": {
-                "inference_table_config": {
-                    "enabled": True,
-                    "catalog_name": catalog,
-                    "schema_name": schema,
-                    "table_name_prefix": "predict_penguin",
-                }
-            },
-            "permissions": [{"group_name": bundle.resolve_variable(Variables.readers), "level": "CAN_QUERY"}],
-            "tags": [{"key": endpoint.MADE_BY, "value": "penguins"}],
+    # Checked when it is made: an unknown field or a value that isn't allowed raises.
+    described: Any = {
+        "name": name,
+        "config": {
+            "served_entities": [entity.as_dict()],
+            "traffic_config": {"routes": [{"served_model_name": str(entity.name), "traffic_percentage": 100}]},
         },
-    )
+        "ai_gateway": {
+            "inference_table_config": {
+                "enabled": True,
+                "catalog_name": catalog,
+                "schema_name": schema,
+                "table_name_prefix": "predict_penguin",
+            }
+        },
+        "permissions": [{"group_name": _value(bundle, Variables.readers), "level": "CAN_QUERY"}],
+        "tags": [{"key": endpoint.MADE_BY, "value": "penguins"}],
+    }
+    resources.add_model_serving_endpoint("predict_penguin", ModelServingEndpoint.from_dict(described))
     return resources
+
+
+def _value(bundle: Bundle, variable: Variable[str]) -> str:
+    """What a variable is for the target."""
+    # The library's own annotation doesn't take its own Variable.
+    return bundle.resolve_variable(variable)  # type: ignore[arg-type]
 
 
 def _version(wanted: str, model: str, name: str) -> int | None:

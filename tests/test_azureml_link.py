@@ -6,6 +6,7 @@ import json
 import os
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -164,4 +165,5 @@ def test_a_plugin_that_cannot_be_installed_leaves_everything(root: Path) -> None
 
 
 def test_shellcheck_finds_nothing() -> None:
-    subprocess.run(["shellcheck", SCRIPT, ROOT / ".ci" / "run"], check=True)
+    shellcheck = Path(sys.executable).with_name("shellcheck")
+    subprocess.run([shellcheck, SCRIPT, ROOT / ".ci" / "run"], check=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import io
 import json
@@ -457,6 +458,27 @@ def test_a_port_that_is_none_is_told() -> None:
         ("penguin_predictor", "penguin_predictor names no version: give models:/name@alias or models:/name/number."),
     ],
 )  # fmt: skip
+def test_small_answers_are_sent_at_once() -> None:
+    """Held back until the client acknowledges what came before, each would take 40 ms more."""
+
+    async def is_undelayed(listener: socket.socket) -> bool:
+        undelayed: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+        def accepted(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            connection = writer.get_extra_info("socket")
+            undelayed.set_result(connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+            writer.close()
+
+        async with await asyncio.start_server(accepted, sock=listener):
+            _, client = await asyncio.open_connection(*listener.getsockname()[:2])
+            answer = bool(await undelayed)
+            client.close()
+            await client.wait_closed()
+        return answer
+
+    assert asyncio.run(is_undelayed(serve.listen("127.0.0.1", 0)))
+
+
 def test_a_model_that_isnt_there_is_told(folder: Path, model: str, said: str) -> None:
     with pytest.raises(ModelError) as told:
         serve.serve(Tracking.local(folder), model, "127.0.0.1", 0, never)

@@ -43,7 +43,7 @@ def require_right(who: str, answers: pd.DataFrame, expected: pd.DataFrame, *, ex
     import numpy as np
 
     if missing := [column for column in expected if column not in answers]:
-        raise ServerError(f"{who} answers without {', '.join(missing)}: it doesn't serve the version.")
+        raise ServerError(f"{who} answers without {', '.join(map(str, missing))}: it doesn't serve the version.")
     if not exact:
         return
     for column in expected:

@@ -162,7 +162,6 @@ def wait(client: WorkspaceClient, name: str, timeout: float) -> None:
 
     failures = (EndpointStateConfigUpdate.UPDATE_FAILED, EndpointStateConfigUpdate.UPDATE_CANCELED)
 
-    @retried(on=[_NotReadyError], timeout=timedelta(seconds=timeout))
     def look() -> None:
         endpoint = client.serving_endpoints.get(name)
         state = endpoint.state
@@ -175,7 +174,7 @@ def wait(client: WorkspaceClient, name: str, timeout: float) -> None:
 
     with _told(client, name):
         try:
-            look()
+            retried(on=[_NotReadyError], timeout=timedelta(seconds=timeout))(look)()
         except TimeoutError as error:
             if not isinstance(error.__cause__, _NotReadyError):
                 raise
@@ -230,7 +229,7 @@ def _messages(endpoint: ServingEndpointDetailed) -> list[str]:
 def _told(client: WorkspaceClient, name: str) -> Iterator[None]:
     """Turn what the SDK raises within the block into one sentence about the endpoint `name`."""
     import requests
-    from databricks.sdk.errors import DatabricksError
+    from databricks.sdk.errors.base import DatabricksError
 
     try:
         yield
