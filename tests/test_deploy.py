@@ -260,7 +260,7 @@ def test_what_the_gate_has_not_accepted_is_not_deployed(workspace: Workspace, cl
         deploy(GOOD, client=client)
     with pytest.raises(ModelError, match="penguin_predictor doesn't have a version 9"):
         deploy(Version("penguin_predictor", 9), client=client)
-    assert workspace.asked == ["GET /.well-known/databricks-config"]
+    assert workspace.asked == ["GET /", "GET /.well-known/databricks-config"]
 
 
 def test_without_an_endpoint_only_the_champion_moves_if_asked_so(workspace: Workspace, client: WorkspaceClient) -> None:

@@ -90,6 +90,7 @@ def create(workspace: Workspace, body: dict[str, Any]) -> Answer:
 def update(workspace: Workspace, body: dict[str, Any], name: str) -> Answer:
     if (endpoint := workspace.endpoints.get(name)) is None:
         return absent(name)
+    go_on(workspace, endpoint)
     if endpoint["state"]["config_update"] == "IN_PROGRESS":
         return refused(409, "RESOURCE_CONFLICT", f"Endpoint '{name}' is currently being updated.")
     return start(workspace, endpoint, body)
@@ -120,6 +121,12 @@ def read(workspace: Workspace, _: dict[str, Any], name: str) -> Answer:
     if (endpoint := workspace.endpoints.get(name)) is None:
         return absent(name)
     answer = shown(endpoint)
+    go_on(workspace, endpoint)
+    return 200, answer
+
+
+def go_on(workspace: Workspace, endpoint: dict[str, Any]) -> None:
+    """A step nearer to the end of the change that is under way."""
     endpoint["polls"] -= 1
     if endpoint["polls"] == 0 and workspace.update_fails and not endpoint.get("failed_once"):
         endpoint["failed_once"] = True
@@ -132,7 +139,6 @@ def read(workspace: Workspace, _: dict[str, Any], name: str) -> Answer:
         endpoint["state"]["config_update"] = "NOT_UPDATING"
     elif endpoint["polls"] < 0 and "config" in endpoint:
         endpoint["state"]["ready"] = "READY"
-    return 200, answer
 
 
 def shown(endpoint: dict[str, Any]) -> dict[str, Any]:

@@ -177,7 +177,7 @@ class _Change:
                 return f"{self.name} served nothing before."
             self._configure(self.former, patience=self.timeout)
         except ServerError as error:
-            return f"It could not be put back ({error}), so look at {self.name} in the workspace."
+            return f"It could not be put back: {error} Look at {self.name} in the workspace."
         return f"{self.name} has its former configuration again."
 
     def _configure(self, shares: Shares, patience: float = 0) -> None:

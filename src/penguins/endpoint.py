@@ -253,7 +253,9 @@ def _sentence(name: str, error: Any) -> str:
     """What the workspace said, and what to do."""
     from databricks.sdk import errors
 
-    said = without_secrets(query.without_input(str(error))).rstrip(".") or type(error).__name__
+    # The SDK puts its whole configuration behind a refusal.
+    message = str(error).partition(". Config: ")[0]
+    said = without_secrets(query.without_input(message)).rstrip(".") or type(error).__name__
     if "quota" in said.lower() or "limit" in said.lower():
         return f"The workspace is at a limit ({said}): delete an endpoint that nobody needs, or ask for a higher quota."
     advice: list[tuple[type[Exception], str]] = [
