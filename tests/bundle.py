@@ -13,6 +13,7 @@ import os
 import re
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -128,6 +129,8 @@ def problems(bundle: dict[str, Any], target: str, endpoints: dict[str, Any] | No
     if found:
         return found
     resources = resolved(bundle, target)
+    keys = Counter(key for of_kind in resources.values() for key in of_kind)
+    found += [f"{key} is the key of {count} resources" for key, count in keys.items() if count > 1]
     for key, job in resources["jobs"].items():
         found += [f"{key}: {problem}" for problem in _of_job(job)]
         found += [f"{key}: {problem}" for problem in _of_schedule(bundle, target, job)]
@@ -137,6 +140,11 @@ def problems(bundle: dict[str, Any], target: str, endpoints: dict[str, Any] | No
     for path in re.findall(r"/files/(resources/[^\"]+)", told):
         if not (ROOT / path).is_file():
             found.append(f"there is no {path}")
+    for secret in re.findall(r'"AZURE_CLIENT_SECRET": "([^"]*)"', told):
+        if secret and not re.fullmatch(r"\{\{secrets/[^/]+/[^/]+\}\}", secret):
+            found.append("a secret stands there in clear")
+    if "/Workspace/Shared" in told:
+        found.append("everybody may change what is in /Workspace/Shared")
     if target == "prod" and "/Users/" in told:
         found.append("a path in prod is a person's")
     return found

@@ -49,7 +49,7 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
     from penguins.session import spark_session
 
     os.chdir(tmp_path_factory.mktemp("spark"))  # where Spark puts its warehouse
-    session = spark_session()
+    session = spark_session(brief=True)
     session.conf.set("spark.sql.shuffle.partitions", "1")
     yield session
     session.stop()

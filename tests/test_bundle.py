@@ -55,7 +55,7 @@ def test_there_is_what_there_should_be() -> None:
     resources = bundle.read()["resources"]
     assert {kind: sorted(of_kind) for kind, of_kind in resources.items()} == {
         "clusters": ["interactive"],
-        "experiments": ["penguins"],
+        "experiments": ["runs"],
         "jobs": ["monitoring", "prediction", "training"],
         "quality_monitors": ["predictions"],
         "registered_models": ["penguin_predictor"],
@@ -161,6 +161,18 @@ BROKEN: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
         ),
         "there is no resources/link.sh",
     ),
+    "secret": (
+        lambda read: read["variables"]["azureml_client_secret"].update(default="hunter2"),
+        "a secret stands there in clear",
+    ),
+    "two resources of one key": (
+        lambda read: read["resources"]["experiments"].update(penguins={"name": "x"}),
+        "penguins is the key of 2 resources",
+    ),
+    "folder that everybody may change": (
+        lambda read: read["targets"]["dev"].update(workspace={"root_path": "/Workspace/Shared/x"}),
+        "everybody may change what is in /Workspace/Shared",
+    ),
     "schedule in dev": (
         lambda read: read["targets"]["dev"].update(mode="production"),
         "prediction: its schedule is on in dev",
@@ -196,7 +208,7 @@ def test_the_cluster_is_the_labs() -> None:
     assert settings["runtime_engine"] == "STANDARD"
     assert settings["node_type_id"] == "Standard_D4ds_v5"
     assert settings["spark_env_vars"]["MLFLOW_DFS_TMP"] == "/Volumes/main/penguins/temp"
-    assert settings["spark_env_vars"]["AZURE_CLIENT_SECRET"] == "{{secrets/penguins/azureml-client-secret}}"
+    assert settings["spark_env_vars"]["AZURE_CLIENT_SECRET"] == "", "a reference to nothing would fail the start"
     interactive = bundle.resolved(bundle.read(), "prod")["clusters"]["interactive"]
     assert interactive["autotermination_minutes"] == 20
     assert interactive["init_scripts"] == settings["init_scripts"]
@@ -367,21 +379,30 @@ def test_every_variable_has_a_description() -> None:
     assert all(variable["description"].endswith(".") for variable in variables.values())
 
 
-def test_the_official_cli_agrees(tmp_path: Path) -> None:
+@pytest.mark.parametrize("target", TARGETS)
+def test_the_official_cli_agrees(target: str) -> None:
     if (cli := shutil.which("databricks")) is None:
         pytest.skip("the databricks CLI is not on the PATH")
-    with running(Workspace(aliases={f"{MODEL}@champion": "3"})) as workspace:
+    prefix = {"dev": "dev_ada_", "staging": "staging_", "prod": ""}[target]
+    model = f"main.{prefix}penguins.{prefix}penguin_predictor"
+    with running(Workspace(aliases={f"{model}@champion": "3"})) as workspace:
         environment = {
             "DATABRICKS_HOST": workspace.host,
             "DATABRICKS_TOKEN": TOKEN,
             "DATABRICKS_CONFIG_FILE": os.devnull,
         }
         done = subprocess.run(
-            [cli, "bundle", "validate", "--strict", "--output", "json"],
+            [cli, "bundle", "validate", "--strict", "--target", target, "--output", "json"],
             cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True, timeout=300,
         )  # fmt: skip
     assert done.returncode == 0, done.stderr
     resources = json.loads(done.stdout)["resources"]
-    training = resources["jobs"]["training"]
-    parameters = {parameter["name"]: parameter["default"] for parameter in training["parameters"]}
-    assert resources["model_serving_endpoints"]["predict_penguin"]["name"] == parameters["endpoint"]
+    endpoint = resources["model_serving_endpoints"]["predict_penguin"]
+    assert endpoint["config"]["served_entities"][0]["entity_name"] == model
+    # What the CLI makes of the names is what the variable `prefix` makes of them.
+    parameters = {one["name"]: one["default"] for one in resources["jobs"]["training"]["parameters"]}
+    assert endpoint["name"] == parameters["endpoint"] == f"{prefix}predict-penguin"
+    assert resources["schemas"]["penguins"]["name"] == f"{prefix}penguins"
+    assert resources["registered_models"]["penguin_predictor"]["name"] == f"{prefix}penguin_predictor"
+    paused = "UNPAUSED" if target == "prod" else "PAUSED"
+    assert resources["jobs"]["prediction"]["schedule"]["pause_status"] == paused

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+from urllib.parse import parse_qsl
 
 import requests
 from databricks.sdk.service.serving import ServedEntityInput
@@ -52,6 +53,7 @@ class Workspace:
     update_fails: bool = False
     aliases: dict[str, str] = field(default_factory=dict)
     endpoints: dict[str, dict[str, Any]] = field(default_factory=dict)
+    folders: set[str] = field(default_factory=set)
     asked: list[str] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
     questions: int = 0
@@ -180,8 +182,26 @@ def version_of_alias(workspace: Workspace, _: dict[str, Any], model: str, alias:
     return 200, {"catalog_name": catalog, "schema_name": schema, "model_name": name, "version": int(version)}
 
 
+def me(workspace: Workspace, _: dict[str, Any]) -> Answer:
+    return 200, {"id": "1", "userName": "ada@example.com", "displayName": "Ada", "active": True}
+
+
+def make_folder(workspace: Workspace, body: dict[str, Any]) -> Answer:
+    workspace.folders.add(body["path"])
+    return 200, {}
+
+
+def status_of(workspace: Workspace, body: dict[str, Any]) -> Answer:
+    if (path := body["path"]) not in workspace.folders:
+        return refused(404, "RESOURCE_DOES_NOT_EXIST", f"Path ({path}) doesn't exist.")
+    return 200, {"path": path, "object_type": "DIRECTORY", "object_id": 1}
+
+
 ROUTES: dict[str, Callable[..., Answer]] = {
     r"GET /\.well-known/databricks-config": lambda workspace, body: (404, {}),
+    r"GET /api/2\.0/preview/scim/v2/Me": me,
+    r"POST /api/2\.0/workspace/mkdirs": make_folder,
+    r"GET /api/2\.0/workspace/get-status": status_of,
     r"POST /api/2\.0/serving-endpoints": create,
     r"GET /api/2\.0/serving-endpoints/([^/]+)": read,
     r"PUT /api/2\.0/serving-endpoints/([^/]+)/config": update,
@@ -199,7 +219,7 @@ def running(workspace: Workspace) -> Iterator[Workspace]:
 
     class Handler(BaseHTTPRequestHandler):
         def handle_any(self) -> None:
-            path = self.path.partition("?")[0]
+            path, _, query = self.path.partition("?")
             line = f"{self.command} {path}"
             sent = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             with lock:
@@ -212,7 +232,7 @@ def running(workspace: Workspace) -> Iterator[Workspace]:
                     failure.times -= 1
                     (status, answer), headers = failure.answer, failure.headers
                 else:
-                    status, answer = workspace.answer(line, json.loads(sent) if sent else {})
+                    status, answer = workspace.answer(line, json.loads(sent) if sent else dict(parse_qsl(query)))
             payload = json.dumps(answer).encode()
             self.send_response(status)
             for name, value in {"Content-Type": "application/json", **headers}.items():
