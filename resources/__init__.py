@@ -26,6 +26,7 @@ PATIENCE = 20
 class Variables:
     """The variables of databricks.yml that the endpoint is made of."""
 
+    host: Variable[str]
     catalog: Variable[str]
     schema: Variable[str]
     model_name: Variable[str]
@@ -49,7 +50,8 @@ def load_resources(bundle: Bundle) -> Resources:
     # Without the prefix, which the target's mode puts in front of it.
     name = _value(bundle, Variables.endpoint_name)
     try:
-        number = _version(_value(bundle, Variables.model_version), model, f"{prefix}{name}")
+        wanted, host = _value(bundle, Variables.model_version), _value(bundle, Variables.host)
+        number = _version(wanted, model, f"{prefix}{name}", host)
         settings = ServingParameters(_value(bundle, Variables.endpoint_size))
     except (PenguinsError, DatabricksError, TimeoutError, ValueError) as error:
         resources.add_diagnostic_error(f"It isn't known which version of {model} the endpoint is to serve: {error}")
@@ -89,11 +91,11 @@ def _value(bundle: Bundle, variable: Variable[str]) -> str:
     return bundle.resolve_variable(variable)  # type: ignore[arg-type]
 
 
-def _version(wanted: str, model: str, name: str) -> int | None:
+def _version(wanted: str, model: str, name: str, host: str) -> int | None:
     """The number that is pinned, or that the champion has, or that the endpoint serves; None where there is none."""
     if wanted != CHAMPION:
         return int(wanted)
-    client = endpoint.workspace(PATIENCE)
+    client = endpoint.workspace(PATIENCE, host=host or None)
     return _champion(client, model) or _served(client, model, name)
 
 

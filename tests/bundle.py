@@ -79,6 +79,7 @@ def resolved(bundle: dict[str, Any], target: str) -> dict[str, Any]:
     known |= WORKSPACE | {"bundle.name": bundle["bundle"]["name"], "bundle.target": target}
     if root := chosen.get("workspace", {}).get("root_path"):
         known["workspace.root_path"] = root
+    known["workspace.host"] = chosen.get("workspace", {}).get("host", "")
     known["workspace.file_path"] = "${workspace.root_path}/files"
     known |= {"resources.jobs.training.id": 1}
     for kind, of_kind in bundle["resources"].items():

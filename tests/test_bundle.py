@@ -23,6 +23,7 @@ from tests.workspace import TOKEN, Workspace, refused, running
 TARGETS = ("dev", "staging", "prod")
 MODEL = "main.dev_ada_penguins.dev_ada_penguin_predictor"
 VARIABLES = {
+    "host": "",
     "catalog": "main",
     "schema": "penguins",
     "model_name": "penguin_predictor",
@@ -274,6 +275,14 @@ def test_the_endpoint_serves_the_champion(tmp_path: Path) -> None:
     assert bundle.problems(bundle.read(), "dev", endpoints) == []
 
 
+def test_the_workspace_of_the_target_is_asked_and_not_another(tmp_path: Path) -> None:
+    with running(Workspace(aliases={f"{MODEL}@champion": "3"})) as workspace, running(Workspace()) as another:
+        target, workspace.host = workspace.host, another.host
+        endpoints, _ = loaded(workspace, tmp_path, host=target)
+    assert version_served(endpoints) == "3"
+    assert another.asked == []
+
+
 def test_a_pinned_number_wins_and_asks_nobody(tmp_path: Path) -> None:
     with running(Workspace(aliases={f"{MODEL}@champion": "3"})) as workspace:
         endpoints, _ = loaded(workspace, tmp_path, model_version="2")
@@ -370,7 +379,6 @@ def test_environments_are_named_in_one_file_only() -> None:
     secret = re.compile(r"dapi[0-9a-f]{8}|client_secret: (?!\$)\w")
     for file in [*shipped, ROOT / "databricks.yml"]:
         assert not secret.search(file.read_text()), file
-    assert "host:" not in (ROOT / "databricks.yml").read_text()
 
 
 def test_every_variable_has_a_description() -> None:

@@ -33,8 +33,8 @@ MADE_BY = "made_by"
 """The tag of what this package made, with the package's name as its value."""
 
 
-def workspace(patience: int = 300) -> WorkspaceClient:
-    """A client of the workspace that the environment names: DATABRICKS_HOST and the like, a profile, or the cluster's.
+def workspace(patience: int = 300, *, host: str | None = None) -> WorkspaceClient:
+    """A client of the workspace at `host`, or that the environment names: DATABRICKS_HOST, a profile, the cluster's.
 
     The SDK goes on trying for `patience` seconds when the workspace throttles or is unavailable.
     Raises ServerError when no workspace is configured, or it doesn't answer.
@@ -43,11 +43,12 @@ def workspace(patience: int = 300) -> WorkspaceClient:
     from databricks.sdk import WorkspaceClient
     from databricks.sdk.config import Config
 
-    host = os.environ.get("DATABRICKS_HOST")
+    host = host or os.environ.get("DATABRICKS_HOST")
     try:
         if host:
             requests.get(_with_scheme(host), timeout=REACHABLE_WITHIN, allow_redirects=False)
         config = Config(
+            host=host,
             product="penguins",
             product_version=__version__,
             http_timeout_seconds=REQUEST_TIMEOUT,
