@@ -52,7 +52,7 @@ display(observations.limit(20))
 accepted, quarantined = data.check(observations)
 set_aside, reasons = data.count_reasons(quarantined)
 display(quarantined)
-display(pd.Series(reasons, dtype=int).to_frame("rows"))
+display(pd.Series(reasons, dtype=int).rename_axis("reason").reset_index(name="rows"))
 
 # COMMAND ----------
 

@@ -66,7 +66,7 @@ deployed = deploy(
 # COMMAND ----------
 
 bird = pd.DataFrame([LAB_REQUEST])
-display(endpoint.ask(endpoint.workspace(), name, bird) if deployed.endpoint else "There is no endpoint yet.")
+display(endpoint.ask(endpoint.workspace(), name, bird) if deployed.endpoint else bird.assign(endpoint="not there yet"))
 
 # COMMAND ----------
 

@@ -44,8 +44,8 @@ scored = predict.predict(
 
 # COMMAND ----------
 
-display(pd.Series(scored.classes).to_frame("rows"))
-display(pd.Series(scored.reasons, dtype=int).to_frame("rows"))
+display(pd.Series(scored.classes).rename_axis("class").reset_index(name="rows"))
+display(pd.Series(scored.reasons, dtype=int).rename_axis("reason").reset_index(name="rows"))
 display(data.read(spark, output, labelled=False).limit(20))
 
 # COMMAND ----------

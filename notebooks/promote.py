@@ -68,7 +68,7 @@ promotion = promote(
 
 # COMMAND ----------
 
-display(pd.DataFrame(promotion.metrics))
+display(pd.DataFrame(promotion.metrics).rename_axis("measure").reset_index())
 display(pd.DataFrame({"reason": promotion.verdict.reasons}))
 
 # COMMAND ----------

@@ -101,7 +101,7 @@ trained = train_model(
 # COMMAND ----------
 
 display(plots.confusion_matrix(trained.confusion))
-display(pd.Series(trained.metrics).to_frame("value"))
+display(pd.Series(trained.metrics).rename_axis("measure").reset_index(name="value"))
 
 # COMMAND ----------
 

@@ -15,7 +15,9 @@ readonly ROOT="${PENGUINS_ROOT:-}"
 readonly CONFIG="$ROOT/databricks/driver/.azureml/config.json"
 readonly SPARK_ENV="$ROOT/databricks/spark/conf/spark-env.sh"
 readonly PIP="$ROOT/databricks/python/bin/pip"
+# The newest MLflow that the plugin works with, too: a library installed later would bring a newer one.
 readonly PLUGIN="azureml-mlflow==1.62.0.post6"
+readonly MLFLOW="mlflow==3.15.0"
 readonly BEGIN="# >>> penguins: Azure Machine Learning >>>"
 readonly END="# <<< penguins: Azure Machine Learning <<<"
 
@@ -60,7 +62,7 @@ require AZURE_TENANT_ID "$GUID" "the id of a tenant, 8-4-4-4-12 hexadecimal digi
 require AZURE_CLIENT_ID "$GUID" "the id of a service principal, 8-4-4-4-12 hexadecimal digits"
 require AZURE_CLIENT_SECRET '.+' "the service principal's secret"
 
-"$PIP" install --quiet "$PLUGIN" || refuse "$PLUGIN could not be installed: see the lines above."
+"$PIP" install --quiet "$PLUGIN" "$MLFLOW" || refuse "$PLUGIN and $MLFLOW could not be installed: see the lines above."
 
 # The values can be put between quotes as they are: what is allowed above has no quote, backslash or control character.
 replace "$CONFIG" <<JSON

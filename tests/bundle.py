@@ -32,7 +32,7 @@ from databricks.sdk.service.jobs import JobSettings
 from pytest_databricks_lakeflow.settings.lint import ALL_RULES, lint
 
 from penguins.cli import main
-from penguins.config import WORKLOAD_SIZES
+from penguins.config import WORKLOAD_SIZES, ServingParameters
 from tests.conftest import ROOT
 
 TYPES: dict[str, Any] = {
@@ -134,6 +134,7 @@ def problems(bundle: dict[str, Any], target: str, endpoints: dict[str, Any] | No
     found += [f"{key} is the key of {count} resources" for key, count in keys.items() if count > 1]
     for key, job in resources["jobs"].items():
         found += [f"{key}: {problem}" for problem in _of_job(job)]
+        found += [f"{key}: {problem}" for problem in _of_time(job, resources["jobs"])]
         found += [f"{key}: {problem}" for problem in _of_schedule(bundle, target, job)]
     for name, endpoint in (endpoints or {}).items():
         found += [f"{name}: {problem}" for problem in _of_endpoint(endpoint)]
@@ -173,12 +174,13 @@ def _of_python() -> set[str]:
 def _of_job(job: dict[str, Any]) -> Iterator[str]:
     yield from lint(JobSettings.from_dict(job), rules=ALL_RULES - {"equal_to"}, bundle_root=ROOT)
     clusters = {cluster["job_cluster_key"] for cluster in job.get("job_clusters", [])}
+    parameters = {parameter["name"] for parameter in job.get("parameters", [])}
     for task in job["tasks"]:
         key = task["task_key"]
         if "job_cluster_key" in task and task["job_cluster_key"] not in clusters:
             yield f"{key} runs on {task['job_cluster_key']}, which is no cluster of the job"
         if "notebook_task" in task:
-            yield from _of_notebook(key, task["notebook_task"])
+            yield from _of_notebook(key, task["notebook_task"], parameters)
         if "python_wheel_task" in task:
             yield from _of_command(key, task["python_wheel_task"])
     for asked, value in re.findall(r"\{\{tasks\.(\w+)\.values\.(\w+)\}\}", json.dumps(job)):
@@ -187,17 +189,36 @@ def _of_job(job: dict[str, Any]) -> Iterator[str]:
             yield f"{asked} sets no task value {value}"
 
 
+def _of_time(job: dict[str, Any], jobs: dict[str, Any]) -> Iterator[str]:
+    """A job must leave its tasks their time, with all retries; a deployment that is killed puts nothing back."""
+    needed = 0
+    for task in job["tasks"]:
+        if "condition_task" in task:
+            continue
+        # The only job that another one runs is the training job.
+        seconds = jobs["training"]["timeout_seconds"] if "run_job_task" in task else task["timeout_seconds"]
+        needed += seconds * (1 + task.get("max_retries", 0))
+        if task["task_key"] == "deploy" and seconds < 5 * ServingParameters().timeout:
+            yield "deploy may be killed before it has put everything back"
+    if job["timeout_seconds"] < needed:
+        yield f"its tasks may take {needed} seconds"
+
+
 def _text(notebook_path: str) -> str:
     path = ROOT / "resources" / notebook_path
     return path.read_text() if path.is_file() else ""
 
 
-def _of_notebook(key: str, task: dict[str, Any]) -> Iterator[str]:
+def _of_notebook(key: str, task: dict[str, Any], parameters: set[str]) -> Iterator[str]:
     text = _text(task["notebook_path"])
     if not text.startswith("# Databricks notebook source\n"):
         yield f"{key}: {task['notebook_path']} is no notebook"
         return
     widgets = set(re.findall(r'dbutils\.widgets\.text\("(\w+)"', text))
+    for name, value in task.get("base_parameters", {}).items():
+        # A job's parameter of the same name wins.
+        if name in parameters and value != f"{{{{job.parameters.{name}}}}}":
+            yield f"{key}: the job's parameter {name} takes the place of {value}"
     for unknown in sorted(set(task.get("base_parameters", {})) - widgets):
         yield f"{key}: {task['notebook_path']} has no widget {unknown}"
 

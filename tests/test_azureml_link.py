@@ -76,7 +76,7 @@ def test_a_link(root: Path) -> None:
         "resource_group": "birds(west)",
         "workspace_name": "penguins-ws",
     }
-    assert (root / "pip.log").read_text().startswith("install --quiet azureml-mlflow==1.62.0.post6\n")
+    assert (root / "pip.log").read_text().startswith("install --quiet azureml-mlflow==1.62.0.post6 mlflow==3.15.0\n")
 
 
 def test_a_second_start_leaves_the_same_files_and_another_workspace_replaces_the_first(root: Path) -> None:
@@ -160,7 +160,7 @@ def test_a_plugin_that_cannot_be_installed_leaves_everything(root: Path) -> None
     before = files(root)
     done = run(root)
     assert done.returncode == 1
-    assert "azureml-mlflow==1.62.0.post6 could not be installed" in done.stderr
+    assert "azureml-mlflow==1.62.0.post6 and mlflow==3.15.0 could not be installed" in done.stderr
     assert files(root) == before
 
 

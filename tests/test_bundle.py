@@ -162,6 +162,18 @@ BROKEN: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
         ),
         "there is no resources/link.sh",
     ),
+    "job parameter that takes the place of a task's": (
+        lambda read: task(read, "promote")["notebook_task"]["base_parameters"].update(model="another"),
+        "training: promote: the job's parameter model takes the place of another",
+    ),
+    "time": (
+        lambda read: training(read).update(timeout_seconds=14400),
+        "training: its tasks may take 34200 seconds",
+    ),
+    "time to put back": (
+        lambda read: task(read, "deploy").update(timeout_seconds=7200),
+        "training: deploy may be killed before it has put everything back",
+    ),
     "secret": (
         lambda read: read["variables"]["azureml_client_secret"].update(default="hunter2"),
         "a secret stands there in clear",
@@ -224,7 +236,7 @@ def test_retries_only_where_they_are_safe() -> None:
         if "condition_task" not in one
     }
     assert retries == {
-        "training.check": 1,
+        "training.check": 0,
         "training.train": 1,
         "training.promote": 1,
         "training.deploy": 0,

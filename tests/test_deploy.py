@@ -24,6 +24,7 @@ from penguins.errors import ModelError, ParameterError, ServerError
 from penguins.promote import promote
 from penguins.registry import Version
 from penguins.serve import serving
+from penguins.spec import PENGUINS
 from penguins.tracking import Tracking
 from tests.conftest import LAB_BIRD
 from tests.servers import free_port
@@ -288,8 +289,9 @@ REFUSALS = [
         "needs, or ask for a higher quota.",
     ),
     (
-        429, "REQUEST_LIMIT_EXCEEDED", "Slow down.",
-        "predict-penguin: Slow down (RequestLimitExceeded); the workspace is busy: try again in some minutes.",
+        429, "REQUEST_LIMIT_EXCEEDED", "Rate limit exceeded.",
+        "predict-penguin: Rate limit exceeded (RequestLimitExceeded); the workspace is busy: try again in some "
+        "minutes.",
     ),
     (
         500, "INTERNAL_ERROR", "Something broke.",
@@ -432,3 +434,41 @@ def test_an_endpoint_that_never_served_anything(workspace: Workspace, client: Wo
     workspace.scorers["1"] = right
     deploy(FAIR, client=client)
     assert workspace.shares(NAME) == {"1": 100}
+
+
+def test_an_answer_that_is_no_number_puts_everything_back(workspace: Workspace, client: WorkspaceClient) -> None:
+    deploy(FAIR, client=client)
+    accept(GOOD)
+    unusable = {"prediction": 0, "species": "Adelie", **{f"probability_{name}": "n/a" for name in PENGUINS.classes}}
+    workspace.fail(r"predict-penguin/invocations", (200, {"predictions": [unusable] * 5}))
+    with pytest.raises(ServerError, match="has its former configuration again"):
+        deploy(GOOD, client=client)
+    assert workspace.shares(NAME) == {"1": 100}
+    assert version_of("penguin_predictor") == FAIR
+
+
+def test_whatever_goes_wrong_is_put_back(workspace: Workspace, client: WorkspaceClient) -> None:
+    deploy(FAIR, client=client)
+    accept(GOOD)
+
+    def surprising(step: str) -> None:
+        if step == "Asking the endpoint":
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        deploy(GOOD, client=client, report=surprising)
+    assert workspace.shares(NAME) == {"1": 100}
+
+
+def test_a_version_left_behind_without_traffic_is_asked_all_the_same(
+    workspace: Workspace, client: WorkspaceClient
+) -> None:
+    deploy(FAIR, client=client)
+    both = [(endpoint.served(FAIR, ServingParameters()), 100), (endpoint.served(GOOD, ServingParameters()), 0)]
+    endpoint.update(client, endpoint.configuration(NAME, *both))
+    endpoint.wait(client, NAME, 60)
+    accept(GOOD)
+    workspace.scorers["3"] = workspace.scorers["1"]
+    with pytest.raises(ServerError, match=r"\(penguin_predictor-3\) answers wrong"):
+        deploy(GOOD, client=client)
+    assert workspace.shares(NAME) == {"1": 100, "3": 0}

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import mlflow
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
+from pyspark.sql import DataFrame
 
 from penguins import registry
 from penguins.drift import lean_season
@@ -85,10 +87,20 @@ def run_notebook(
     """
     dbutils = Dbutils(passed)
     displayed: list[Any] = []
+
+    def display(shown: Any) -> None:
+        """As strict as the real one, which shows tables and figures, and of a pandas table no index."""
+        if isinstance(shown, pd.DataFrame):
+            assert shown.index.name is None, f"the index {shown.index.name} is not shown"
+            assert shown.index.dtype.kind == "i", "an index of words is not shown"
+        else:
+            assert isinstance(shown, DataFrame | Figure), f"{type(shown)} can't be displayed"
+        displayed.append(shown)
+
     before = Path.cwd()
     os.chdir(path.parent)
     try:
-        runpy.run_path(str(path), init_globals={"dbutils": dbutils, "spark": spark, "display": displayed.append})
+        runpy.run_path(str(path), init_globals={"dbutils": dbutils, "spark": spark, "display": display})
     except NotebookExit as stop:
         assert set(passed) <= set(dbutils.widgets.values), "a value was passed for a widget that isn't there"
         if values is not None:
@@ -128,7 +140,7 @@ def test_train_with_its_defaults(spark: SparkSession, store: Path) -> None:
     assert quarantined.count() == 2
     assert figure.axes[0].get_title() == "116 test rows"
     assert isinstance(metrics, pd.DataFrame)
-    assert metrics["value"]["accuracy"] > 0.95
+    assert metrics.set_index("measure")["value"]["accuracy"] > 0.95
 
 
 @pytest.mark.spark
@@ -150,7 +162,7 @@ def test_check_shows_what_there_is(spark: SparkSession) -> None:
     sample, quarantined, reasons, islands, summary = displayed
     assert sample.count() == 20
     assert quarantined.count() == 2
-    assert reasons["rows"].to_dict() == {
+    assert reasons.set_index("reason")["rows"].to_dict() == {
         f"{name} is missing": 2 for name in ("BodyMass", "CulmenDepth", "CulmenLength", "FlipperLength")
     }
     assert [tuple(row) for row in islands.collect()] == [
@@ -188,7 +200,7 @@ def test_promote_makes_a_champion_and_then_refuses_a_worse_model(spark: SparkSes
     assert (exited, values) == ("accepted", {"verdict": "yes"})
     assert registry.resolve("models:/penguin_predictor@champion").number == 3
     metrics, reasons = displayed
-    assert metrics["challenger"]["accuracy"] == pytest.approx(115 / 116)
+    assert metrics.set_index("measure")["challenger"]["accuracy"] == pytest.approx(115 / 116)
     assert len(reasons) == 1
     passed = {"version": "2", "min_accuracy": "0.9", "min_recall": "0.7"}
     exited, displayed = run_notebook(notebook, spark, passed, values)
@@ -207,8 +219,8 @@ def test_predict_follows_the_champion(spark: SparkSession, store: Path, tmp_path
     exited, displayed = run_notebook(ROOT / "notebooks" / "predict.py", spark, passed)
     assert exited == "344 rows by models:/penguin_predictor/1: 342 scored, 2 not"
     classes, reasons, rows = displayed
-    assert classes["rows"].to_dict() == {"Adelie": 153, "Gentoo": 123, "Chinstrap": 66}
-    assert reasons["rows"].to_dict() == {
+    assert classes.set_index("class")["rows"].to_dict() == {"Adelie": 153, "Gentoo": 123, "Chinstrap": 66}
+    assert reasons.set_index("reason")["rows"].to_dict() == {
         f"{name} is missing": 2 for name in ("BodyMass", "CulmenDepth", "CulmenLength", "FlipperLength")
     }
     assert rows.count() == 20

@@ -110,8 +110,8 @@ def start(workspace: Workspace, endpoint: dict[str, Any], config: dict[str, Any]
         return refused(400, "INVALID_PARAMETER_VALUE", "The routes must name the served entities.")
     if len(routes) != len(entities) or sum(route["traffic_percentage"] for route in routes) != 100:
         return refused(400, "INVALID_PARAMETER_VALUE", "The traffic must add up to 100.")
-    # The real one tells more back than it was told.
-    told_back = [{**entity, "workload_type": "CPU", "creator": "somebody"} for entity in entities]
+    # The real one tells more back than it was told, and promises no order.
+    told_back = [{**entity, "workload_type": "CPU", "creator": "somebody"} for entity in reversed(entities)]
     pending = {"served_entities": told_back, "traffic_config": config["traffic_config"]}
     endpoint["pending_config"] = pending
     endpoint["state"]["config_update"] = "IN_PROGRESS"

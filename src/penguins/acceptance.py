@@ -41,6 +41,7 @@ def accepted_against(version: Version) -> Version | None:
 def require_right(who: str, answers: pd.DataFrame, expected: pd.DataFrame, *, exact: bool = True) -> None:
     """Raise ServerError when the answers aren't the expected ones; with `exact` False, when they lack their columns."""
     import numpy as np
+    import pandas as pd
 
     if missing := [column for column in expected if column not in answers]:
         raise ServerError(f"{who} answers without {', '.join(map(str, missing))}: it doesn't serve the version.")
@@ -49,7 +50,9 @@ def require_right(who: str, answers: pd.DataFrame, expected: pd.DataFrame, *, ex
     for column in expected:
         given, right = answers[column], expected[column]
         if right.dtype.kind == "f":
-            fits = np.isclose(given.to_numpy(dtype=float), right.to_numpy(), rtol=0, atol=TOLERANCE)
+            # What is no number is as wrong as a wrong one.
+            numbers = pd.to_numeric(given, errors="coerce").to_numpy(dtype=float)
+            fits = np.isclose(numbers, right.to_numpy(), rtol=0, atol=TOLERANCE)
         else:
             fits = given.to_numpy(dtype=object) == right.to_numpy(dtype=object)
         if not fits.all():

@@ -145,8 +145,9 @@ class _Change:
         if self.is_new or not self.is_needed:
             return
         mine, _ = self.after[-1]
-        if self.former and mine.name not in {entity.name for entity, _ in self.former}:
-            self._configure([*self.former, (mine, 0)])
+        if self.former:
+            if mine.name not in {entity.name for entity, _ in self.former}:
+                self._configure([*self.former, (mine, 0)])
             self.report(STEPS[2])
             answers = endpoint.ask(self.client, self.name, known[0], mine.name)
             require_right(f"{self.name} ({mine.name})", answers, known[1])
@@ -158,12 +159,12 @@ class _Change:
         """Give the endpoint its former configuration back when the block fails, and say so."""
         try:
             yield
-        except (PenguinsError, KeyboardInterrupt) as error:
+        except BaseException as error:
             if not self.is_needed:
                 raise
             self.report(PUTTING_BACK)
             outcome = self._put_back()
-            if isinstance(error, KeyboardInterrupt):
+            if not isinstance(error, PenguinsError):
                 raise
             raise type(error)(f"{error} {outcome} The champion is the one it was.") from error
 
@@ -186,8 +187,9 @@ class _Change:
 
 
 def _says(shares: Shares) -> list[tuple[object, ...]]:
-    """What a configuration says of the things we set; a workspace adds others when it tells it back."""
-    return [
+    """What a configuration says of the things we set; a workspace tells more back, and in any order."""
+    said = [
         (one.name, one.entity_name, one.entity_version, one.workload_size, one.scale_to_zero_enabled, share)
         for one, share in shares
     ]
+    return sorted(said, key=str)

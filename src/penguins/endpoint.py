@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -257,7 +258,8 @@ def _sentence(name: str, error: Any) -> str:
     # The SDK puts its whole configuration behind a refusal.
     message = str(error).partition(". Config: ")[0]
     said = without_secrets(query.without_input(message)).rstrip(".") or type(error).__name__
-    if "quota" in said.lower() or "limit" in said.lower():
+    is_full = re.search(r"quota|exceed\w*.*\blimit", said, re.IGNORECASE)
+    if is_full and not isinstance(error, errors.TooManyRequests):
         return f"The workspace is at a limit ({said}): delete an endpoint that nobody needs, or ask for a higher quota."
     advice: list[tuple[type[Exception], str]] = [
         (errors.Unauthenticated, "sign in again (`databricks auth login`), or renew the token"),
