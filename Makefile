@@ -43,9 +43,9 @@ bench: $(READY)  ## measure against the lab's own code; writes docs/benchmarks.m
 	$(BIN)/python benchmarks/run.py
 
 lock: $(READY)  ## pin all dependencies anew
-	$(BIN)/uv pip compile pyproject.toml --extra local --group dev --universal --generate-hashes \
+	$(BIN)/uv pip compile pyproject.toml --extra local --extra databricks --group dev --universal --generate-hashes \
 		--python-version 3.11 --no-emit-index-url --custom-compile-command "make lock" -o requirements.lock
-	$(BIN)/uv pip compile pyproject.toml --extra local --extra azureml --group dev --universal --generate-hashes \
+	$(BIN)/uv pip compile pyproject.toml --extra local --extra databricks --extra azureml --group dev --universal --generate-hashes \
 		--python-version 3.11 --no-emit-index-url --custom-compile-command "make lock" -o requirements-azureml.lock
 
 clean:  ## remove the environments and what runs leave behind

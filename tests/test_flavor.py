@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -199,6 +201,18 @@ def test_a_model_that_isnt_there_is_told_in_one_sentence(spark: SparkSession, st
     for load in (flavor.load_spark, flavor.load_scorer):
         with pytest.raises(ModelError, match=r"^models:/nobody/1 can't be loaded: .*nobody.* not found"):
             load("models:/nobody/1")
+
+
+def test_a_package_that_is_missing_is_told_with_the_extra_that_has_it(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder, tmp_path / "model")
+    described = tmp_path / "model" / "MLmodel"
+    described.write_text(re.sub("loader_module: .*", "loader_module: nowhere.to_be_found", described.read_text()))
+    with pytest.raises(ModelError) as caught:
+        flavor.load_python_function(str(tmp_path / "model"))
+    assert str(caught.value).endswith(
+        "can't be loaded (No module named 'nowhere'): install what is missing; for models in Unity Catalog that is "
+        '`pip install "penguins[databricks]"`.'
+    )
 
 
 def test_a_twin_that_answers_otherwise_is_refused(spark: SparkSession, trained: TrainedModel) -> None:

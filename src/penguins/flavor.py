@@ -6,6 +6,8 @@ import hashlib
 import shutil
 import tempfile
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -101,7 +103,6 @@ def save_without_spark(model_uri: str, path: str | Path) -> None:
     Raises ModelError when there is no such model, or something at `path` already.
     """
     import mlflow.artifacts
-    from mlflow.exceptions import MlflowException
     from mlflow.models import Model
     from mlflow.models.model import MLMODEL_FILE_NAME
 
@@ -110,10 +111,8 @@ def save_without_spark(model_uri: str, path: str | Path) -> None:
     parent = Path(path).resolve().parent
     parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=parent, prefix=".saving-") as folder:
-        try:
+        with _told(model_uri):
             original = mlflow.artifacts.download_artifacts(model_uri, dst_path=folder)
-        except (MlflowException, OSError) as error:
-            raise ModelError(f"{model_uri} can't be loaded: {first_sentence(error)}") from error
         copy = Path(folder, "model")
         shutil.copytree(original, copy)
         model = Model.load(str(copy))
@@ -169,23 +168,17 @@ def largest_difference(sample: pd.DataFrame, onnx_model: ModelProto, spec: Spec 
 def load_spark(model_uri: str) -> PipelineModel:
     """The Spark model of a run, a registry URI or a path; needs a Spark session. Raises ModelError if there is none."""
     import mlflow.spark
-    from mlflow.exceptions import MlflowException
 
-    try:
+    with _told(model_uri):
         return cast("PipelineModel", mlflow.spark.load_model(model_uri))
-    except MlflowException as error:
-        raise ModelError(f"{model_uri} can't be loaded: {first_sentence(error)}") from error
 
 
 def load_python_function(model_uri: str) -> PyFuncModel:
     """The JVM-free twin of a run, a registry URI or a path, as MLflow serves it. Raises ModelError if there is none."""
     import mlflow.pyfunc
-    from mlflow.exceptions import MlflowException
 
-    try:
+    with _told(model_uri):
         loaded: PyFuncModel = mlflow.pyfunc.load_model(model_uri)
-    except (MlflowException, OSError) as error:
-        raise ModelError(f"{model_uri} can't be loaded: {first_sentence(error)}") from error
     return loaded
 
 
@@ -208,6 +201,22 @@ def known_answers(model_uri: str) -> tuple[pd.DataFrame, pd.DataFrame]:
     if rows is None:
         raise ModelError(f"{model_uri} has no input example, so it isn't known what it should answer: train it anew.")
     return rows, cast("Scorer", model._model_impl).predict(rows)
+
+
+@contextmanager
+def _told(model_uri: str) -> Iterator[None]:
+    """Turn what keeps a model from being loaded within the block into one sentence."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except ImportError as error:
+        raise ModelError(
+            f"{model_uri} can't be loaded ({first_sentence(error)}): install what is missing; for models in Unity "
+            'Catalog that is `pip install "penguins[databricks]"`.'
+        ) from error
+    except (MlflowException, OSError) as error:
+        raise ModelError(f"{model_uri} can't be loaded: {first_sentence(error)}") from error
 
 
 def _copy_scorer(folder: Path) -> str:
