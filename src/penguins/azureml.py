@@ -86,6 +86,11 @@ class Workspace:
             raise StoreError(f"The region of the workspace {self.name} isn't known: set AZUREML_REGION.")
         return f"{SCHEME}{self.host}/mlflow/v2.0{self.id}"
 
+    @property
+    def page(self) -> str:
+        """The page of the workspace in the studio."""
+        return f"https://ml.azure.com/experiments?wsid={self.id}"
+
     def run_page(self, run_id: str) -> str:
         """The page of a run in the studio."""
         return f"https://ml.azure.com/runs/{run_id}?wsid={self.id}"

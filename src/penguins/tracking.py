@@ -113,6 +113,14 @@ class Tracking:
         return usable[uris[0]], usable[uris[1]]
 
     @property
+    def page(self) -> str | None:
+        """Where a person looks at a server's runs; None for a local store."""
+        if self.folder is not None:
+            return None
+        is_workspace = self.tracking_uri.startswith(azureml.SCHEME)
+        return azureml.Workspace.of(self.tracking_uri).page if is_workspace else without_secrets(self.tracking_uri)
+
+    @property
     def folder(self) -> Path | None:
         """The folder of a local store; None for a server."""
         return Path(self.tracking_uri.removeprefix(SQLITE)).parent if self.tracking_uri.startswith(SQLITE) else None
