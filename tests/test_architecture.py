@@ -58,7 +58,19 @@ PLATFORMS = {
     "scipy": {"drift"},
 }
 
-HEAVY = {"pyspark", "mlflow", "pandas", "onnx", "matplotlib", "sklearn", "optuna", "scipy", "databricks", "azure", "azureml"}
+HEAVY = {
+    "pyspark",
+    "mlflow",
+    "pandas",
+    "onnx",
+    "matplotlib",
+    "sklearn",
+    "optuna",
+    "scipy",
+    "databricks",
+    "azure",
+    "azureml",
+}
 
 
 def modules() -> dict[str, ast.Module]:

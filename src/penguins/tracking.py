@@ -48,7 +48,7 @@ class Tracking:
         *,
         region: str | None = None,
     ) -> Tracking:
-        """An Azure Machine Learning workspace, for runs and models; what isn't given is found as `azureml.workspace` does.
+        """A workspace of Azure Machine Learning, for runs and models; `azureml.workspace` finds what isn't given.
 
         Where the region isn't known, Azure is asked for it. Raises StoreError when the workspace can't be found.
         """

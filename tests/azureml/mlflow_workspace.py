@@ -17,15 +17,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 import requests
 
 from tests.azureml.tls import Authority, Handler, https_server
-from tests.servers import mlflow_server
 
 SUBSCRIPTION, GROUP, NAME = "11111111-2222-3333-4444-555555555555", "birds(west)", "penguins-ws"
-ID = f"/subscriptions/{SUBSCRIPTION}/resourceGroups/{GROUP}/providers/Microsoft.MachineLearningServices/workspaces/{NAME}"
+PROVIDER = "Microsoft.MachineLearningServices"
+ID = f"/subscriptions/{SUBSCRIPTION}/resourceGroups/{GROUP}/providers/{PROVIDER}/workspaces/{NAME}"
 CLIENT, SECRET = "bbbbbbbb-2222-3333-4444-555555555555", "s3cr3t~of.the-service_principal"
 """Who may sign in; no output may ever have the secret, a token or a signature."""
 
@@ -104,9 +104,23 @@ class MlflowWorkspace:
     def uri(self) -> str:
         return f"azureml://{self.url.removeprefix('https://')}/mlflow/v2.0{ID}"
 
+    def environment(self) -> dict[str, str]:
+        """The variables of somebody who may use the workspace."""
+        return {
+            "AZURE_AUTHORITY_HOST": self.url,
+            "AZURE_TENANT_ID": TENANT,
+            "AZURE_CLIENT_ID": CLIENT,
+            "AZURE_CLIENT_SECRET": SECRET,
+            "AZUREML_CURRENT_CLOUD": "AzureCloud",
+        }
+
     def fail(self, pattern: str, answer: Answer, *, times: int = NEVER, after: int = 0) -> None:
         """Answer so instead, `times` times, after letting the first `after` such requests pass."""
         self.failures.append(Failure(pattern, answer, times, after))
+
+    def blob(self, run: str, path: str) -> str:
+        """The signed address of a file."""
+        return f"{self.url}{CONTAINER}/{quote(f'{run}/{path}')}?sv=2024-01-01&sig={self.signature}"
 
     def secrets(self) -> list[str]:
         return [SECRET, self.signature, *self.tokens]
@@ -232,3 +246,116 @@ def _as_azures(value: Any, workspace: MlflowWorkspace) -> Any:
     if "artifact_location" in value:
         value["artifact_location"] = ""
     return value
+
+
+def list_files(workspace: MlflowWorkspace, request: Request, run: str) -> Answer:
+    """All files of a run, whatever folder the client would like to see."""
+    folder = workspace.files / run
+    paths = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+    found = [{"artifactId": f"{run}/{path}", "container": run, "path": path} for path in paths]
+    return as_json(200, {"value": found, "continuationToken": None})
+
+
+def announce_files(workspace: MlflowWorkspace, request: Request, run: str) -> Answer:
+    """Where to put new files; none that is there already."""
+    paths = [one["path"] for one in request.json()["paths"]]
+    if not 0 < len(paths) <= 50:
+        return refused(400, "UserError", "The number of artifacts must be from 1 to 50.")
+    there = [path for path in paths if (workspace.files / run / path).exists()]
+    said = "Resource Conflict: ArtifactId {}/{} already exists."
+    return as_json(
+        200,
+        {
+            "artifacts": {path: {"container": run, "path": path} for path in paths if path not in there},
+            "artifactContentInformation": {
+                path: {"container": run, "path": path, "contentUri": workspace.blob(run, path)}
+                for path in paths
+                if path not in there
+            },
+            "errors": {path: {"error": {"code": "UserError", "message": said.format(run, path)}} for path in there},
+        },
+    )
+
+
+def where_file_is(workspace: MlflowWorkspace, request: Request, run: str) -> Answer:
+    path = request.query["path"]
+    if not (workspace.files / run / path).is_file():
+        return refused(404, "UserError", f"Artifact {path} not found.")
+    return as_json(200, {"container": run, "path": path, "contentUri": workspace.blob(run, path)})
+
+
+def put_blob(workspace: MlflowWorkspace, request: Request, path: str) -> Answer:
+    if request.query.get("sig") != workspace.signature:
+        return Answer(403)
+    if request.headers.get("x-ms-blob-type") != "BlockBlob" or request.headers.get("if-none-match") != "*":
+        return Answer(400)
+    place = workspace.files / unquote(path)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.write_bytes(request.body)
+    return Answer(201, headers={"ETag": '"1"', "Last-Modified": DATE, "x-ms-request-server-encrypted": "true"})
+
+
+def get_blob(workspace: MlflowWorkspace, request: Request, path: str) -> Answer:
+    if request.query.get("sig") != workspace.signature:
+        return Answer(403)
+    content = (workspace.files / unquote(path)).read_bytes()
+    headers = {"ETag": '"1"', "Last-Modified": DATE, "x-ms-blob-type": "BlockBlob"}
+    if not content:
+        return Answer(
+            416 if "x-ms-range" in request.headers else 200, headers={**headers, "x-ms-error-code": "InvalidRange"}
+        )
+    if (asked := re.fullmatch(r"bytes=(\d+)-(\d+)", request.headers.get("x-ms-range", ""))) is None:
+        return Answer(200, content, headers)
+    first, last = int(asked[1]), min(int(asked[2]), len(content) - 1)
+    headers["Content-Range"] = f"bytes {first}-{last}/{len(content)}"
+    return Answer(206, content[first : last + 1], headers)
+
+
+DATE = "Sat, 21 Nov 2026 12:00:00 GMT"
+RUN = rf"/history/v1\.0{re.escape(ID)}/experiments/\d+/runs/([^/]+)"
+
+OPEN_ROUTES: dict[str, Callable[..., Answer]] = {
+    r"GET /metadata/endpoints": cloud,
+    rf"GET /{TENANT}/\.well-known/openid-configuration": sign_in_page,
+    rf"POST /{TENANT}/oauth2/token": give_token,
+    rf"PUT {re.escape(CONTAINER)}/(.+)": put_blob,
+    rf"GET {re.escape(CONTAINER)}/(.+)": get_blob,
+}
+"""What needs no token; blobs need a signature."""
+
+ROUTES: dict[str, Callable[..., Answer]] = {
+    rf"GET {re.escape(ID)}": describe,
+    rf"[A-Z]+ /mlflow/v2\.0{re.escape(ID)}/api/2\.0/(.+)": forward,
+    rf"GET {RUN}/artifacts": list_files,
+    rf"GET {RUN}/artifacts/contentinfo": where_file_is,
+    rf"POST {RUN}/artifacts/batch/metadata": announce_files,
+}
+
+
+@contextmanager
+def running(workspace: MlflowWorkspace, authority: Authority) -> Iterator[MlflowWorkspace]:
+    """Serve the workspace on a free port for the block."""
+    lock = threading.Lock()
+
+    class Service(Handler):
+        def answer_any(self) -> None:
+            parts = urlsplit(self.path)
+            request = Request(
+                f"{self.command} {unquote(parts.path)}",
+                {name: values[0] for name, values in parse_qs(parts.query).items()},
+                {name.lower(): value for name, value in self.headers.items()},
+                self.body(),
+            )
+            with lock:
+                workspace.asked.append(request.line)
+                answer = workspace.answer(request)
+            if answer is HANG_UP:
+                self.hang_up()
+            else:
+                self.answer(answer.status, answer.content, **answer.headers)
+
+        do_GET = do_POST = do_PUT = do_DELETE = do_PATCH = do_HEAD = answer_any  # noqa: N815  # http.server's own names
+
+    with https_server(Service, authority) as url:
+        workspace.url = url
+        yield workspace

@@ -1,4 +1,4 @@
-"""Which workspace, and who asks for it: arguments, environment, config.json; never a browser, and one sentence if not."""
+"""Which workspace, and who asks for it: arguments, environment, config.json; never a browser."""
 
 from __future__ import annotations
 
@@ -83,7 +83,8 @@ def test_a_subscription_alone_in_the_environment_is_none_of_a_workspace(
 
 
 @pytest.mark.parametrize(
-    "place", ["config.json", ".azureml/config.json", "../config.json", "../.azureml/config.json", "../../../config.json"]
+    "place",
+    ["config.json", ".azureml/config.json", "../config.json", "../.azureml/config.json", "../../../config.json"],
 )
 def test_the_file_is_found_where_azures_client_finds_it(here: Path, place: str) -> None:
     path = here / place
@@ -97,7 +98,9 @@ def test_the_file_is_found_where_azures_client_finds_it(here: Path, place: str) 
 
 
 def test_of_several_files_the_one_that_azures_client_takes(here: Path) -> None:
-    for number, place in enumerate(["config.json", ".azureml/config.json", "../config.json", "../.azureml/config.json"]):
+    for number, place in enumerate(
+        ["config.json", ".azureml/config.json", "../config.json", "../.azureml/config.json"]
+    ):
         path = here / place
         path.parent.mkdir(exist_ok=True)
         path.write_text(json.dumps({**FILE, "workspace_name": f"number{number}"}))
@@ -137,10 +140,14 @@ def test_nothing_says_it() -> None:
     )
 
 
-@pytest.mark.parametrize(("text", "reason"), [("{}", "subscription_id"), ("[1]", "indices"), ("no json", "Expecting value")])
+@pytest.mark.parametrize(
+    ("text", "reason"), [("{}", "subscription_id"), ("[1]", "indices"), ("no json", "Expecting value")]
+)
 def test_a_file_that_says_nothing_is_named(here: Path, text: str, reason: str) -> None:
     (here / "config.json").write_text(text)
-    with pytest.raises(StoreError, match=rf"^{here}/config\.json names no workspace \(.*{reason}.*\): it must be a JSON "):
+    with pytest.raises(
+        StoreError, match=rf"^{here}/config\.json names no workspace \(.*{reason}.*\): it must be a JSON "
+    ):
         workspace()
 
 
