@@ -300,10 +300,9 @@ def get_blob(workspace: MlflowWorkspace, request: Request, path: str) -> Answer:
         return Answer(403)
     content = (workspace.files / unquote(path)).read_bytes()
     headers = {"ETag": '"1"', "Last-Modified": DATE, "x-ms-blob-type": "BlockBlob"}
-    if not content:
-        return Answer(
-            416 if "x-ms-range" in request.headers else 200, headers={**headers, "x-ms-error-code": "InvalidRange"}
-        )
+    if not content and "x-ms-range" in request.headers:
+        # As for every range beyond the end; the client then asks again for the whole.
+        return Answer(416, headers={**headers, "Content-Range": "bytes */0", "x-ms-error-code": "InvalidRange"})
     if (asked := re.fullmatch(r"bytes=(\d+)-(\d+)", request.headers.get("x-ms-range", ""))) is None:
         return Answer(200, content, headers)
     first, last = int(asked[1]), min(int(asked[2]), len(content) - 1)
