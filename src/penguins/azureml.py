@@ -179,14 +179,16 @@ def connect(uri: str) -> str:
     By itself the plugin would end at a browser or at a code to type in. A job's own token is left to the plugin.
     Raises StoreError when there is no credential.
     """
-    if _is_job():
-        return uri
-    with _installed():
-        from azureml.mlflow import get_mlflow_tracking_uri_v2
+    of = Workspace.of(uri)
     if "ARM_CLOUD_METADATA_URL" not in os.environ:
         # Otherwise the plugin looks up which clouds there are, for half a minute where it can't reach Azure's list.
         os.environ.setdefault("AZUREML_CURRENT_CLOUD", "AzureCloud")
-    of = Workspace.of(uri)
+    if _is_job():
+        # One form of the address for runs and for models: the plugin knows the job's token by it, and later, when MLflow
+        # has taken MLFLOW_RUN_ID out of the environment, it would look for another credential, up to a browser.
+        return of.tracking_uri
+    with _installed():
+        from azureml.mlflow import get_mlflow_tracking_uri_v2
     context = {
         "subscription_id": of.subscription,
         "resource_group_name": of.resource_group,

@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import sys
+import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -17,7 +18,7 @@ import click
 
 from penguins import __version__, config
 from penguins.config import Policy, SearchParameters, ServingParameters, TrainingParameters
-from penguins.errors import ModelError, PenguinsError, first_sentence
+from penguins.errors import ModelError, PenguinsError, first_sentence, without_secrets
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -55,7 +56,7 @@ class Command(click.Command):
 
 
 class Commands(click.Group):
-    """A group whose commands end with one sentence, not a traceback, unless they are told `--verbose`."""
+    """A group whose commands end with one sentence; told `--verbose`, with the traceback before it."""
 
     command_class = Command
 
@@ -67,7 +68,7 @@ class Commands(click.Group):
             raise
         except Exception as error:
             if ctx.meta.get("verbose"):
-                raise
+                click.echo(without_secrets(traceback.format_exc()), err=True)
             raise click.ClickException(_sentence(error)) from error
 
 

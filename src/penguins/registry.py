@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from penguins import dialect, record
 from penguins.config import CHAMPION, DEFAULT_EXPERIMENT
-from penguins.errors import ModelError, StoreError, first_sentence
+from penguins.errors import ModelError, PenguinsError, StoreError, first_sentence
 from penguins.tracking import Tracking, experiment_id
 
 if TYPE_CHECKING:
@@ -173,15 +173,15 @@ def register_folder(
     The folder is what `flavor.save` or any MLflow flavor has saved. Raises ModelError when it holds no MLflow model,
     StoreError when it can't be logged or registered; the run then ends as FAILED.
     """
-    from mlflow.exceptions import MlflowException
-
     if not Path(folder, "MLmodel").is_file():
         raise ModelError(f"{folder} holds no MLflow model: it must be a folder with a file MLmodel.")
     try:
         with record.active_run(experiment, f"{name} from {Path(folder).resolve().name}") as run:
             logged = log_folder(str(folder))
             return run.info.run_id, Version(name, register(logged, name, description=description, tags=tags))
-    except (MlflowException, OSError) as error:
+    except PenguinsError:
+        raise
+    except Exception as error:  # each kind of store has its own ways to fail
         raise StoreError(f"{folder} can't be logged: {first_sentence(error)}") from error
 
 
@@ -225,7 +225,9 @@ def copy_version(
                 logged = log_folder(model_folder)
             tags = {**original.tags, "copied_from": origin}
             return register(logged, copy_as or name, description=original.description or "", tags=tags)
-        except MlflowException as error:
+        except PenguinsError:
+            raise
+        except Exception as error:  # each kind of store has its own ways to fail
             raise StoreError(f"{origin} can't be copied to {target.tracking_uri}: {first_sentence(error)}") from error
         finally:
             before.activate()

@@ -11,7 +11,7 @@ import mlflow
 import pandas as pd
 import pytest
 
-from penguins import champion, dialect, drift, flavor, query, registry, serve
+from penguins import champion, dialect, drift, flavor, query, serve
 from penguins.config import SearchParameters, TrainingParameters
 from penguins.monitor import monitor
 from penguins.predict import predict
@@ -20,7 +20,7 @@ from penguins.registry import Version
 from penguins.tracking import Tracking
 from penguins.train import train_from_source
 from penguins.tune import tune_from_source
-from tests.azureml.mlflow_workspace import ID, MlflowWorkspace
+from tests.azureml.mlflow_workspace import MlflowWorkspace
 from tests.conftest import LAB_BIRD, PENGUINS_CSV
 
 if TYPE_CHECKING:
