@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from penguins import dialect, record
+from penguins import azureml, dialect, record
 from penguins.config import CHAMPION, DEFAULT_EXPERIMENT
 from penguins.errors import ModelError, PenguinsError, StoreError, first_sentence
 from penguins.tracking import Tracking, experiment_id
@@ -179,6 +179,38 @@ def register_folder(
         with record.active_run(experiment, f"{name} from {Path(folder).resolve().name}") as run:
             logged = log_folder(str(folder))
             return run.info.run_id, Version(name, register(logged, name, description=description, tags=tags))
+    except PenguinsError:
+        raise
+    except Exception as error:  # each kind of store has its own ways to fail
+        raise StoreError(f"{folder} can't be logged: {first_sentence(error)}") from error
+
+
+def register_files(
+    folder: str | Path,
+    name: str,
+    *,
+    experiment: str = DEFAULT_EXPERIMENT,
+    description: str = "",
+    tags: Mapping[str, str] | None = None,
+) -> tuple[str, Version]:
+    """Like `register_folder`, for any files: a custom model, which Azure Machine Learning alone knows.
+
+    Raises ModelError for an empty folder or another store, StoreError as `register_folder` does.
+    """
+    import mlflow
+
+    if dialect.has_logged_models():
+        raise ModelError("Only Azure Machine Learning registers files that are no MLflow model: use such a workspace.")
+    if not any(path.is_file() for path in Path(folder).rglob("*")):
+        raise ModelError(f"{folder} holds no files: give the folder of a model.")
+    try:
+        with record.active_run(experiment, f"{name} from {Path(folder).resolve().name}") as run:
+            mlflow.log_artifacts(str(folder), dialect.MODEL)
+            workspace = azureml.Workspace.of(mlflow.get_registry_uri())
+            number = azureml.register_files(
+                workspace, run.info.run_id, dialect.MODEL, name, description=description, tags=tags
+            )
+            return run.info.run_id, Version(name, number)
     except PenguinsError:
         raise
     except Exception as error:  # each kind of store has its own ways to fail

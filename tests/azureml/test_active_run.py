@@ -13,7 +13,7 @@ import pytest
 
 from penguins import dialect
 from penguins.tracking import Tracking
-from tests.azureml.mlflow_workspace import GROUP, ID, NAME, SUBSCRIPTION, MlflowWorkspace
+from tests.azureml.mlflow_workspace import GROUP, ID, NAME, SUBSCRIPTION, MlflowWorkspace, refused
 from tests.conftest import PENGUINS_CSV
 from tests.test_cli import PENGUINS
 
@@ -86,12 +86,44 @@ def test_the_command_line_finds_the_workspace_and_shows_the_studio(workspace: Ml
     cloud["MLFLOW_TRACKING_URI"] = "azureml"
     promoted = penguins("promote", "--model", "found", "--json", cwd=tmp_path, **cloud)
     assert parsed(promoted)["moved"] is True
-    page = penguins("ui", cwd=tmp_path, **cloud)
+    shown = penguins("ui", cwd=tmp_path, **cloud)
     url = f"https://ml.azure.com/experiments?wsid={ID}"
-    assert page.stdout == f"The runs are at {url} already: a server has its own page.\n"
-    for text in (done, promoted, page):
+    assert shown.stdout == f"The runs are at {url} already: a server has its own page.\n"
+    for text in (done, promoted, shown):
         assert not [secret for secret in workspace.secrets() if secret in f"{text.stdout}{text.stderr}"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["blobs", "config.json"]
+
+
+def test_files_that_are_no_mlflow_model_become_a_custom_one(workspace: MlflowWorkspace, tmp_path: Path) -> None:
+    """Through the Resource Manager, since MLflow knows no such models."""
+    cloud = {"AZUREML_CURRENT_CLOUD": "Loopback", "ARM_CLOUD_METADATA_URL": f"{workspace.url}/metadata/endpoints"}
+    files = tmp_path / "thing"
+    (files / "deep").mkdir(parents=True)
+    (files / "weights.txt").write_text("3.1")
+    (files / "deep" / "words.txt").write_text("ice\nfloe\n")
+    command = ["register", str(files), "--custom", "--register-as", "thing", "--tag", "a=b", "--json"]
+    command += ["--description", "any files", "--tracking-uri", workspace.uri]
+    first, second = (parsed(penguins(*command, cwd=tmp_path, **cloud)) for _ in range(2))
+    assert [one["version"] for one in (first, second)] == [1, 2]
+    made = workspace.custom["thing"][0]["properties"]
+    assert (made["description"], made["tags"]) == ("any files", {"a": "b"})
+    assert made["modelUri"] == f"azureml://jobs/{first['run_id']}/outputs/artifacts/paths/model"
+    Tracking(workspace.uri).activate()
+    assert dialect.artifacts(first["run_id"]) == ["model/deep/words.txt", "model/weights.txt"]
+
+    workspace.fail("PUT .*/models/thing/versions", refused(403, "AuthorizationFailed", "You may not."))
+    refusal = penguins(*command, cwd=tmp_path, **cloud)
+    assert (refusal.returncode, refusal.stdout) == (1, "")
+    assert refusal.stderr == (
+        "Error: The workspace penguins-ws (resource group birds(west), subscription "
+        "11111111-2222-3333-4444-555555555555) doesn't allow this (403): ask for the role AzureML Data Scientist "
+        "on it.\n"
+    )
+    elsewhere = penguins("register", str(files), "--custom", "--tracking-uri", "sqlite:///here.db", cwd=tmp_path)
+    assert (elsewhere.returncode, elsewhere.stderr) == (
+        1,
+        "Error: Only Azure Machine Learning registers files that are no MLflow model: use such a workspace.\n",
+    )
 
 
 def mlflow_runs(workspace: MlflowWorkspace, experiment: str, model: str) -> list[str]:
