@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import sys
+import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -17,7 +18,7 @@ import click
 
 from penguins import __version__, config
 from penguins.config import Policy, SearchParameters, ServingParameters, TrainingParameters
-from penguins.errors import ModelError, PenguinsError, first_sentence
+from penguins.errors import ModelError, PenguinsError, first_sentence, without_secrets
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -55,7 +56,7 @@ class Command(click.Command):
 
 
 class Commands(click.Group):
-    """A group whose commands end with one sentence, not a traceback, unless they are told `--verbose`."""
+    """A group whose commands end with one sentence; told `--verbose`, with the traceback before it."""
 
     command_class = Command
 
@@ -67,7 +68,7 @@ class Commands(click.Group):
             raise
         except Exception as error:
             if ctx.meta.get("verbose"):
-                raise
+                click.echo(without_secrets(traceback.format_exc()), err=True)
             raise click.ClickException(_sentence(error)) from error
 
 
@@ -113,7 +114,9 @@ data_option = click.option(
     help="A CSV or Parquet file, a folder of them, a URI or Volumes path, or a table name.",
 )
 tracking_option = click.option(
-    "--tracking-uri", envvar="MLFLOW_TRACKING_URI", help="Where runs are kept.  [default: mlflow.db in this folder]"
+    "--tracking-uri",
+    envvar="MLFLOW_TRACKING_URI",
+    help="Where runs are kept; `azureml` finds the workspace by itself.  [default: mlflow.db in this folder]",
 )
 model_option = click.option(
     "--model", default=config.DEFAULT_MODEL, show_default=True, help="The registered model's name."
@@ -535,7 +538,7 @@ def monitor(
     Counts each column of both in Spark, asks the model about all rows, and measures its quality where the current rows
     have labels: over all of them and window by window. Logs metrics, pictures and a report to one run.
     """
-    from penguins import monitor, show
+    from penguins import monitor, show, tracking
     from penguins.findings import Settings
     from penguins.source import is_small
 
@@ -555,7 +558,7 @@ def monitor(
                 report=report,
             )
     if as_json:
-        click.echo(json.dumps(result.as_dict()))
+        click.echo(json.dumps({**result.as_dict(), "run_page": tracking.run_page(result.run_id)}))
     else:
         show.monitored(result)
     if result.drifted:
@@ -582,6 +585,48 @@ def log(folder: Path, tracking_uri: str | None, as_json: bool) -> None:
     if logged.version is not None:
         click.echo(f"Version  models:/{logged.registered_model}/{logged.version}")
     click.echo(f"{folder} is no longer needed.")
+
+
+@main.command()
+@click.argument("source", metavar="RUN|FOLDER")
+@click.option("--register-as", default=config.DEFAULT_MODEL, show_default=True, help="The registered model's name.")
+@click.option("--description", default="", help="A sentence about the version.")
+@click.option("--tag", "tags", multiple=True, metavar="NAME=VALUE", help="A tag of the version; may be repeated.")
+@click.option("--custom", is_flag=True, help="Take any files in FOLDER: a custom model of Azure Machine Learning.")
+@experiment_option
+@tracking_option
+@json_option
+@verbose_option
+def register(
+    source: str,
+    register_as: str,
+    description: str,
+    tags: tuple[str, ...],
+    custom: bool,
+    experiment: str,
+    tracking_uri: str | None,
+    as_json: bool,
+) -> None:
+    """Make a model the next version of a registered model.
+
+    The model is the one of a run (its id, or runs:/<id>/<path>), or a FOLDER in MLflow's format, such as `train --save`
+    writes, which is logged to a run of its own first. The version is no champion: `penguins promote` judges that.
+    """
+    from penguins import registry
+
+    named = dict(_tag(text) for text in tags)
+    _store(tracking_uri).activate()
+    if Path(source).is_dir():
+        from_folder = registry.register_files if custom else registry.register_folder
+        run_id, version = from_folder(source, register_as, experiment=experiment, description=description, tags=named)
+    elif custom:
+        raise click.UsageError("A custom model comes from a FOLDER.")
+    else:
+        run_id, version = registry.register_run(source, register_as, description=description, tags=named)
+    if as_json:
+        click.echo(json.dumps({"run_id": run_id, "registered_model": version.name, "version": version.number}))
+    else:
+        click.echo(f"Run      {run_id}\nVersion  {version.uri}")
 
 
 @main.command()
@@ -649,6 +694,13 @@ def _store(tracking_uri: str | None, *, has_models: bool = False) -> Tracking:
         store.require()
     store.require_reachable()
     return store
+
+
+def _tag(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not name or not equals:
+        raise click.UsageError(f"The tag is {text!r}: give it as NAME=VALUE.")
+    return name, value
 
 
 def _is_verbose() -> bool:

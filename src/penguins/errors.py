@@ -37,10 +37,20 @@ class JavaError(PenguinsError):
 
 def first_sentence(error: BaseException) -> str:
     """The first line of an error's text, or its kind where it has none: what fits into a sentence of our own."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    lines = [line.strip() for line in _said(error).splitlines() if line.strip()]
     return without_secrets(lines[0]) if lines else type(error).__name__
 
 
+def _said(error: BaseException) -> str:
+    """The error's text; of an answer in Azure's form, which MLflow shows as it is, the message in it."""
+    answer = getattr(error, "json", None)
+    inner = (answer.get("error") or answer.get("Error")) if isinstance(answer, dict) else None
+    message = (inner.get("message") or inner.get("Message")) if isinstance(inner, dict) else None
+    return str(message or error)
+
+
 def without_secrets(text: str) -> str:
-    """The text, without the user and the password that a URI in it may hold."""
+    """The text, without the user, the password, the signature or the token that a URI in it may hold."""
+    text = re.sub(r"([?&](?:sig|token|access_token)=)[^&\s'\")]+", r"\1***", text)
+    text = re.sub(r"\b(Bearer )[-\w.~+/]+=*", r"\1***", text)
     return re.sub(r"://[^/@\s]+@", "://***@", text)

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from penguins.config import CHAMPION
-from penguins.errors import ModelError, StoreError, first_sentence
+from penguins import azureml, dialect, record
+from penguins.config import CHAMPION, DEFAULT_EXPERIMENT
+from penguins.errors import ModelError, PenguinsError, StoreError, first_sentence
 from penguins.tracking import Tracking, experiment_id
 
 if TYPE_CHECKING:
@@ -53,15 +54,16 @@ def resolve(model: str) -> Version:
     if parts is None:
         raise ModelError(f"{model} names no version: give models:/name@alias or models:/name/number.")
     name, alias, number = parts["name"], parts["alias"], parts["number"]
-    client = mlflow.MlflowClient()
+    missing = f"{name} doesn't have {f'the alias {alias}' if alias else f'a version {number}'}: "
+    missing += "`penguins train` makes a version, `penguins promote` the champion."
     try:
-        found = client.get_model_version_by_alias(name, alias) if alias else client.get_model_version(name, number)
+        number = dialect.marked(name, alias) if alias else number
+        if number is None:
+            raise ModelError(missing)
+        found = mlflow.MlflowClient().get_model_version(name, str(number))
     except MlflowException as error:
         if error.error_code in MISSING:
-            what = f"the alias {alias}" if alias else f"a version {number}"
-            raise ModelError(
-                f"{name} doesn't have {what}: `penguins train` makes a version, `penguins promote` the champion."
-            ) from error
+            raise ModelError(missing) from error
         raise StoreError(f"The model registry can't be asked for {model}: {first_sentence(error)}") from error
     return Version(name, int(found.version))
 
@@ -109,7 +111,6 @@ def register(
     model_uri: str,
     name: str,
     *,
-    run_id: str | None = None,
     description: str = "",
     tags: Mapping[str, str] | None = None,
 ) -> int:
@@ -122,12 +123,98 @@ def register(
     from mlflow.exceptions import MlflowException
 
     try:
-        registered = mlflow.register_model(model_uri, name, tags=dict(tags or {}))
+        if dialect.has_logged_models():
+            registered = mlflow.register_model(model_uri, name, tags=dict(tags or {}))
+        else:
+            registered = dialect.create_version(model_uri, name, tags or {})
         if description:
             mlflow.MlflowClient().update_model_version(name, registered.version, description)
     except MlflowException as error:
         raise StoreError(f"The model can't be registered as {name}: {first_sentence(error)}") from error
     return int(registered.version)
+
+
+def register_run(
+    run: str, name: str, *, description: str = "", tags: Mapping[str, str] | None = None
+) -> tuple[str, Version]:
+    """Make the model of a run, by its id or `runs:/<id>/<path>`, the next version of `name`: run, version.
+
+    Raises ModelError when there is no such run or it has no such model, StoreError when the registry refuses.
+    """
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    run_id, _, path = run.removeprefix("runs:/").partition("/")
+    try:
+        mlflow.get_run(run_id)
+    except MlflowException as error:
+        if error.error_code not in MISSING:
+            raise StoreError(f"The run {run_id} can't be asked for: {first_sentence(error)}") from error
+        raise ModelError(f"There is no run {run_id}, and no folder of that name: give one of them.") from error
+    model_uri = f"runs:/{run_id}/{path or dialect.MODEL}"
+    try:
+        # Before a name is made for it: MLflow would leave that behind without a version.
+        mlflow.models.get_model_info(model_uri)
+    except (MlflowException, OSError) as error:
+        raise ModelError(f"{model_uri} can't be loaded: {first_sentence(error)}") from error
+    return run_id, Version(name, register(model_uri, name, description=description, tags=tags))
+
+
+def register_folder(
+    folder: str | Path,
+    name: str,
+    *,
+    experiment: str = DEFAULT_EXPERIMENT,
+    description: str = "",
+    tags: Mapping[str, str] | None = None,
+) -> tuple[str, Version]:
+    """Log a model folder to a run of its own in `experiment`, and make it the next version of `name`: run, version.
+
+    The folder is what `flavor.save` or any MLflow flavor has saved. Raises ModelError when it holds no MLflow model,
+    StoreError when it can't be logged or registered; the run then ends as FAILED.
+    """
+    if not Path(folder, "MLmodel").is_file():
+        raise ModelError(f"{folder} holds no MLflow model: it must be a folder with a file MLmodel.")
+    try:
+        with record.active_run(experiment, f"{name} from {Path(folder).resolve().name}") as run:
+            logged = log_folder(str(folder))
+            return run.info.run_id, Version(name, register(logged, name, description=description, tags=tags))
+    except PenguinsError:
+        raise
+    except Exception as error:  # each kind of store has its own ways to fail
+        raise StoreError(f"{folder} can't be logged: {first_sentence(error)}") from error
+
+
+def register_files(
+    folder: str | Path,
+    name: str,
+    *,
+    experiment: str = DEFAULT_EXPERIMENT,
+    description: str = "",
+    tags: Mapping[str, str] | None = None,
+) -> tuple[str, Version]:
+    """Like `register_folder`, for any files: a custom model, which Azure Machine Learning alone knows.
+
+    Raises ModelError for an empty folder or another store, StoreError as `register_folder` does.
+    """
+    import mlflow
+
+    if dialect.has_logged_models():
+        raise ModelError("Only Azure Machine Learning registers files that are no MLflow model: use such a workspace.")
+    if not any(path.is_file() for path in Path(folder).rglob("*")):
+        raise ModelError(f"{folder} holds no files: give the folder of a model.")
+    try:
+        with record.active_run(experiment, f"{name} from {Path(folder).resolve().name}") as run:
+            mlflow.log_artifacts(str(folder), dialect.MODEL)
+            workspace = azureml.Workspace.of(mlflow.get_registry_uri())
+            number = azureml.register_files(
+                workspace, run.info.run_id, dialect.MODEL, name, description=description, tags=tags
+            )
+            return run.info.run_id, Version(name, number)
+    except PenguinsError:
+        raise
+    except Exception as error:  # each kind of store has its own ways to fail
+        raise StoreError(f"{folder} can't be logged: {first_sentence(error)}") from error
 
 
 def copy_version(
@@ -137,7 +224,7 @@ def copy_version(
     target: Tracking,
     *,
     copy_as: str | None = None,
-    experiment: str = "penguins",
+    experiment: str = DEFAULT_EXPERIMENT,
 ) -> int:
     """Copy a model version from one store to another, another server's included, and return its number there.
 
@@ -170,7 +257,9 @@ def copy_version(
                 logged = log_folder(model_folder)
             tags = {**original.tags, "copied_from": origin}
             return register(logged, copy_as or name, description=original.description or "", tags=tags)
-        except MlflowException as error:
+        except PenguinsError:
+            raise
+        except Exception as error:  # each kind of store has its own ways to fail
             raise StoreError(f"{origin} can't be copied to {target.tracking_uri}: {first_sentence(error)}") from error
         finally:
             before.activate()
@@ -183,9 +272,9 @@ def _copy_run(run: Run, run_id: str) -> None:
     mlflow.log_params(run.data.params)
     mlflow.log_metrics(run.data.metrics)
     mlflow.set_tags({key: value for key, value in run.data.tags.items() if not key.startswith("mlflow.")})
-    if run.inputs is not None and run.inputs.dataset_inputs:
+    if inputs := dialect.inputs(run):
         # From them the gate makes the test rows again.
-        mlflow.MlflowClient().log_inputs(run_id, run.inputs.dataset_inputs)
+        dialect.log_inputs(run_id, inputs)
 
 
 def save_model(path: str, mlflow_model: Model, *, folder: str, **_: Any) -> None:
@@ -204,6 +293,8 @@ def log_folder(folder: str) -> str:
     """Log a copy of the model in `folder` to the active run under the name `model`, and return its URI."""
     from mlflow.models import Model
 
+    if not dialect.has_logged_models():
+        return dialect.log_files(folder)
     flavor = sys.modules[__name__]
     return str(
         Model.log(artifact_path=None, name="model", flavor=flavor, flavor_name="penguins", folder=folder).model_uri
