@@ -7,9 +7,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from penguins import champion, endpoint, flavor, registry
+from penguins import endpoint, flavor
+from penguins.acceptance import accepted_against, make_champion, require_right
 from penguins.config import DEFAULT_ENDPOINT, Report, ServingParameters, silent
-from penguins.errors import ModelError, ParameterError, PenguinsError, ServerError
+from penguins.errors import ParameterError, PenguinsError, ServerError
 from penguins.registry import Version
 
 if TYPE_CHECKING:
@@ -27,9 +28,6 @@ STEPS = (
 """What `deploy` reports, in order; PUTTING_BACK when it fails."""
 
 PUTTING_BACK = "Putting the former configuration back"
-
-TOLERANCE = 1e-6
-"""How far a probability may be from the expected one: another processor may round the sixteenth digit differently."""
 
 Shares = list[tuple["ServedEntityInput", int]]
 """What an endpoint serves, each with its share of the traffic in percent."""
@@ -72,49 +70,26 @@ def deploy(
     Raises ModelError for a version that can't be served, ServerError when the endpoint didn't get there.
     """
     settings = settings or ServingParameters()
-    reading = _accepted_against(version)
+    reading = accepted_against(version)
     report(STEPS[0])
     known = flavor.known_answers(version.uri)
     client = client or endpoint.workspace()
     before = endpoint.read(client, name)
     if before is None and only_existing:
-        return Deployed(version, None, 0, False, _make_champion(version, reading))
+        return Deployed(version, None, 0, False, make_champion(version, reading))
     former = _settled(before, name)
     after = _shares(former, version, settings, name)
     with _put_back_on_failure(client, name, former, after, settings.timeout, report):
         changed = _roll_out(client, name, former, after, known, settings.timeout, report)
         report(STEPS[4])
-        _require_right(name, endpoint.ask(client, name, known[0]), known[1], exact=settings.traffic == 100)
-        moved = settings.traffic == 100 and _make_champion(version, reading)
+        require_right(name, endpoint.ask(client, name, known[0]), known[1], exact=settings.traffic == 100)
+        moved = settings.traffic == 100 and make_champion(version, reading)
     return Deployed(version, name, settings.traffic, changed, moved)
 
 
 def undeploy(name: str = DEFAULT_ENDPOINT, *, client: WorkspaceClient | None = None) -> bool:
     """Delete the endpoint; False if there is none. The model and its aliases stay. Raises ServerError."""
     return endpoint.delete(client or endpoint.workspace(), name)
-
-
-def _accepted_against(version: Version) -> Version | None:
-    """The present champion, which the gate compared `version` with, or which `version` is. Raises ModelError."""
-    import mlflow
-
-    registry.resolve(version.uri)
-    reading = champion.version_of(version.name)
-    if reading == version:
-        return reading
-    with registry.asking(version.name):
-        tags = mlflow.MlflowClient().get_model_version(version.name, str(version.number)).tags
-    if tags.get("gate_verdict") != "yes":
-        raise ModelError(
-            f"The gate has not accepted version {version.number} of {version.name}: run `penguins promote --judge-only`."
-        )
-    judged_against, present = tags.get("gate_champion"), "none" if reading is None else str(reading.number)
-    if judged_against != present:
-        raise ModelError(
-            f"The gate compared version {version.number} of {version.name} with champion {judged_against}, and the "
-            f"champion is {present} now: run `penguins promote --judge-only` again."
-        )
-    return reading
 
 
 def _settled(before: ServingEndpointDetailed | None, name: str) -> Shares:
@@ -170,41 +145,10 @@ def _roll_out(
         endpoint.update(client, endpoint.configuration(name, *former, (mine, 0)))
         endpoint.wait(client, name, timeout)
         report(STEPS[2])
-        _require_right(f"{name} ({mine.name})", endpoint.ask(client, name, known[0], mine.name), known[1])
+        require_right(f"{name} ({mine.name})", endpoint.ask(client, name, known[0], mine.name), known[1])
     report(STEPS[3])
     endpoint.update(client, endpoint.configuration(name, *after))
     endpoint.wait(client, name, timeout)
-    return True
-
-
-def _require_right(who: str, answers: pd.DataFrame, expected: pd.DataFrame, *, exact: bool = True) -> None:
-    """Raise ServerError when the answers aren't the expected ones; with `exact` False, when they lack their columns."""
-    import numpy as np
-
-    if missing := [column for column in expected if column not in answers]:
-        raise ServerError(f"{who} answers without {', '.join(missing)}: it doesn't serve the version.")
-    if not exact:
-        return
-    for column in expected:
-        given, right = answers[column], expected[column]
-        if right.dtype.kind == "f":
-            fits = np.isclose(given.to_numpy(dtype=float), right.to_numpy(), rtol=0, atol=TOLERANCE)
-        else:
-            fits = given.to_numpy(dtype=object) == right.to_numpy(dtype=object)
-        if not fits.all():
-            place = int(np.argmin(fits))
-            raise ServerError(
-                f"{who} answers wrong: in known row {place + 1} of {len(expected)} {column} is "
-                f"{given.iloc[place]}, expected {right.iloc[place]}."
-            )
-
-
-def _make_champion(version: Version, reading: Version | None) -> bool:
-    """Move the alias if the version isn't champion already. Raises ModelError when somebody else moved it meanwhile."""
-    if reading == version:
-        return False
-    if not champion.move(version, instead_of=reading):
-        raise ModelError(f"The champion of {version.name} has changed meanwhile: let the gate judge again.")
     return True
 
 
