@@ -3,9 +3,12 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
+# The plugin for Azure Machine Learning holds MLflow back, so it has an environment of its own.
+AZUREML = $(VENV)-azureml
+AZUREML_READY = $(AZUREML)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lint types test-spark40 bench lock clean
+.PHONY: help setup demo test check lint types test-azureml test-spark40 bench lock clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -16,6 +19,12 @@ $(READY): requirements.lock pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --require-hashes -r requirements.lock
 	$(BIN)/python -m pip install --quiet --no-deps --editable .
+	touch $@
+
+$(AZUREML_READY): requirements-azureml.lock pyproject.toml
+	$(PYTHON) -m venv $(AZUREML)
+	$(AZUREML)/bin/python -m pip install --quiet --require-hashes -r requirements-azureml.lock
+	$(AZUREML)/bin/python -m pip install --quiet --no-deps --editable .
 	touch $@
 
 demo: $(READY)  ## tell the whole story: train, promote, serve, tune, score, watch, roll back
@@ -31,7 +40,10 @@ lint: $(READY)  ## ruff
 types: $(READY)  ## mypy --strict
 	$(BIN)/mypy
 
-check: lint types test test-spark40  ## all that CI runs
+check: lint types test test-azureml test-spark40  ## all that CI runs
+
+test-azureml: $(AZUREML_READY)  ## run the tests that need the extra azureml, in an environment with it
+	$(AZUREML)/bin/python -m pytest -n 2 --dist loadfile -m azureml
 
 test-spark40: $(READY)  ## run the Spark tests on the oldest Spark, 4.0, in a copy of the environment
 	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(VENV)-spark40
@@ -49,4 +61,4 @@ lock: $(READY)  ## pin all dependencies anew
 		--python-version 3.11 --no-emit-index-url --custom-compile-command "make lock" -o requirements-azureml.lock
 
 clean:  ## remove the environments and what runs leave behind
-	rm -rf $(VENV) $(VENV)-spark40 mlflow.db mlruns spark-warehouse penguins-demo*
+	rm -rf $(VENV) $(AZUREML) $(VENV)-spark40 mlflow.db mlruns spark-warehouse penguins-demo*

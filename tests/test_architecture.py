@@ -161,7 +161,7 @@ def test_importing_and_helping_load_neither_spark_nor_mlflow(code: str) -> None:
 
 
 def test_every_ignore_has_a_code() -> None:
-    places = [*PACKAGE.glob("*.py"), *(ROOT / "tests").glob("*.py"), *(ROOT / "benchmarks").glob("*.py")]
+    places = [*PACKAGE.glob("*.py"), *(ROOT / "tests").rglob("*.py"), *(ROOT / "benchmarks").glob("*.py")]
     marker = "# type: " + "ignore"  # in two pieces, so that this line is none
     bare = []
     for path in places:
