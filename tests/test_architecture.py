@@ -23,7 +23,9 @@ LAYERS = [
     [
         "java",
         "session",
+        "azureml",
         "tracking",
+        "dialect",
         "record",
         "flavor",
         "registry",
@@ -40,13 +42,15 @@ LAYERS = [
 # Third-party packages that only some layers may know; the others are free for all.
 PLATFORMS = {
     "mlflow": {
-        *("scorer", "tracking", "record", "flavor", "registry", "outcome", "champion", "serve"),
+        *("scorer", "tracking", "dialect", "record", "flavor", "registry", "outcome", "champion", "serve"),
         *("train", "promote", "tune", "monitor", "deploy"),
     },
     "uvicorn": {"serve"},
     "fastapi": {"serve"},
     "starlette": {"serve"},
-    "requests": {"tracking", "query", "endpoint"},
+    "requests": {"azureml", "tracking", "query", "endpoint"},
+    "azure": {"azureml"},
+    "azureml": {"azureml"},
     "databricks": {"endpoint", "deploy"},
     "click": {"ui", "cli"},
     "rich": {"show", "demo"},
@@ -54,7 +58,7 @@ PLATFORMS = {
     "scipy": {"drift"},
 }
 
-HEAVY = {"pyspark", "mlflow", "pandas", "onnx", "matplotlib", "sklearn", "optuna", "scipy", "databricks"}
+HEAVY = {"pyspark", "mlflow", "pandas", "onnx", "matplotlib", "sklearn", "optuna", "scipy", "databricks", "azure", "azureml"}
 
 
 def modules() -> dict[str, ast.Module]:

@@ -10,17 +10,13 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING
-
 import psutil
 
+from penguins import dialect
 from penguins.config import CHAMPION, PREVIOUS_CHAMPION
 from penguins.errors import ModelError, StoreError
 from penguins.flavor import load_scorer
 from penguins.registry import Version, asking, resolve
-
-if TYPE_CHECKING:
-    from mlflow import MlflowClient
 
 CLAIM = "moving_champion_"
 """How the tags begin that say that somebody is moving the champion."""
@@ -34,11 +30,9 @@ CLAIM_PATIENCE = 30.0
 
 def version_of(name: str, alias: str = CHAMPION) -> Version | None:
     """The version that carries the alias, whether or not that version is still there; None where none does."""
-    import mlflow
-
     with asking(name):
-        number = mlflow.MlflowClient().get_registered_model(name).aliases.get(alias)
-    return None if number is None else Version(name, int(number))
+        number = dialect.marked(name, alias)
+    return None if number is None else Version(name, number)
 
 
 def move(version: Version, instead_of: Version | None, *, patience: float = CLAIM_PATIENCE) -> bool:
@@ -50,16 +44,13 @@ def move(version: Version, instead_of: Version | None, *, patience: float = CLAI
     the later one sees the claim of the earlier, or its result.
     Raises StoreError when others hold claims for longer than `patience` seconds.
     """
-    import mlflow
-
-    client = mlflow.MlflowClient()
     with _claim(version.name, patience), asking(version.name):
         if version_of(version.name) != instead_of:
             return False
         # In this order: killed in between, the champion is still the old one, and no way back is wrong.
         if instead_of is not None and _exists(instead_of):
-            client.set_registered_model_alias(version.name, PREVIOUS_CHAMPION, str(instead_of.number))
-        client.set_registered_model_alias(version.name, CHAMPION, str(version.number))
+            dialect.mark(version.name, instead_of.number, PREVIOUS_CHAMPION)
+        dialect.mark(version.name, version.number, CHAMPION)
     return True
 
 
@@ -82,30 +73,27 @@ def roll_back(name: str) -> tuple[Version, Version]:
 @contextmanager
 def _claim(name: str, patience: float) -> Iterator[None]:
     """Hold the only claim on moving the aliases of a registered model."""
-    import mlflow
-
-    client = mlflow.MlflowClient()
     key = f"{CLAIM}{uuid.uuid4().hex}"
     deadline = time.monotonic() + patience
     while True:
         try:
             with asking(name):
-                client.set_registered_model_tag(name, key, json.dumps([time.time(), socket.gethostname(), os.getpid()]))
-                claims = client.get_registered_model(name).tags
+                dialect.note(name, key, json.dumps([time.time(), socket.gethostname(), os.getpid()]))
+                claims = dialect.notes(name)
             others = {other: value for other, value in claims.items() if other.startswith(CLAIM) and other != key}
             for other in [other for other, value in others.items() if _is_abandoned(value)]:
                 del others[other]
-                _withdraw(client, name, other)
+                _withdraw(name, other)
             if not others:
                 yield
                 return
         finally:
-            _withdraw(client, name, key)
+            _withdraw(name, key)
         if time.monotonic() > deadline:
             other, value = others.popitem()
             raise StoreError(
                 f"Another process ({value}) is moving the champion of {name}: try again later, or, if it is gone, "
-                f"remove the tag {other} of the registered model."
+                f"remove the tag {other} of {dialect.notes_place(name)}."
             )
         # Two who see each other's claims both step back, and not in step.
         time.sleep(random.uniform(0.1, 1.0))
@@ -119,12 +107,12 @@ def _is_abandoned(value: str) -> bool:
     return bool(time.time() - made_at > CLAIM_LIFETIME)
 
 
-def _withdraw(client: MlflowClient, name: str, key: str) -> None:
+def _withdraw(name: str, key: str) -> None:
     from mlflow.exceptions import MlflowException
 
     # Somebody else may have removed it as abandoned, and one that stays behind is abandoned soon.
     with suppress(MlflowException):
-        client.delete_registered_model_tag(name, key)
+        dialect.forget(name, key)
 
 
 def _exists(version: Version) -> bool:

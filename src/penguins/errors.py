@@ -42,5 +42,7 @@ def first_sentence(error: BaseException) -> str:
 
 
 def without_secrets(text: str) -> str:
-    """The text, without the user and the password that a URI in it may hold."""
+    """The text, without the user, the password, the signature or the token that a URI in it may hold."""
+    text = re.sub(r"([?&](?:sig|token|access_token)=)[^&\s'\")]+", r"\1***", text)
+    text = re.sub(r"\b(Bearer )[-\w.~+/]+=*", r"\1***", text)
     return re.sub(r"://[^/@\s]+@", "://***@", text)

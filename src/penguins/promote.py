@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from penguins import champion, data, evaluate, flavor, record, registry
+from penguins import champion, data, dialect, evaluate, flavor, record, registry
 from penguins.config import Policy, Report, silent
 from penguins.errors import DataError, ModelError, StoreError, first_sentence
 from penguins.evaluate import Confusion, Verdict
@@ -101,7 +101,7 @@ def held_out(spark: SparkSession, run: Run, source: str | Path | None = None, sp
 
     Raises DataError when the source can't be read, or its rows are not the ones that the run kept for the test.
     """
-    logged = {item.dataset.name: item.dataset for item in (run.inputs.dataset_inputs if run.inputs else [])}
+    logged = {item.dataset.name: item.dataset for item in dialect.inputs(run)}
     if "test" not in logged or not {"seed", "testFraction"} <= set(run.data.params):
         raise DataError(f"The run {run.info.run_id} doesn't say which rows were its test rows, so it can't be judged.")
     where = source or json.loads(logged["test"].source).get("path")

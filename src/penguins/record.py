@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from penguins import __version__, evaluate, plots, tracking
+from penguins import __version__, dialect, evaluate, plots, tracking
 from penguins.data import Profile
 from penguins.errors import StoppedError, first_sentence
 from penguins.spec import Spec
@@ -114,18 +114,22 @@ def log_inputs(inputs: Mapping[str, Input], source: str | None) -> None:
     """Log sets of rows by name as inputs of the run: where they come from, their digest, their number."""
     import mlflow
     from mlflow.data.code_dataset_source import CodeDatasetSource
-    from mlflow.data.meta_dataset import MetaDataset
     from mlflow.data.spark_dataset_source import SparkDatasetSource
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+    from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT
 
     origin = SparkDatasetSource(path=source) if source else CodeDatasetSource(tags={})
-    mlflow.log_inputs(
-        datasets=[
-            # MLflow leaves a property abstract here that it never calls.
-            MetaDataset(origin, name=name, digest=given.digest)  # type: ignore[abstract]
+    run = mlflow.active_run()
+    assert run is not None
+    dialect.log_inputs(
+        run.info.run_id,
+        [
+            DatasetInput(
+                Dataset(name, given.digest, origin._get_source_type(), origin.to_json()),
+                [InputTag("rows", str(given.rows)), InputTag(MLFLOW_DATASET_CONTEXT, name)],
+            )
             for name, given in inputs.items()
         ],
-        contexts=list(inputs),
-        tags_list=[{"rows": str(given.rows)} for given in inputs.values()],
     )
 
 

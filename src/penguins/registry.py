@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from penguins import dialect
 from penguins.config import CHAMPION
 from penguins.errors import ModelError, StoreError, first_sentence
 from penguins.tracking import Tracking, experiment_id
@@ -53,15 +54,16 @@ def resolve(model: str) -> Version:
     if parts is None:
         raise ModelError(f"{model} names no version: give models:/name@alias or models:/name/number.")
     name, alias, number = parts["name"], parts["alias"], parts["number"]
-    client = mlflow.MlflowClient()
+    missing = f"{name} doesn't have {f'the alias {alias}' if alias else f'a version {number}'}: "
+    missing += "`penguins train` makes a version, `penguins promote` the champion."
     try:
-        found = client.get_model_version_by_alias(name, alias) if alias else client.get_model_version(name, number)
+        number = dialect.marked(name, alias) if alias else number
+        if number is None:
+            raise ModelError(missing)
+        found = mlflow.MlflowClient().get_model_version(name, str(number))
     except MlflowException as error:
         if error.error_code in MISSING:
-            what = f"the alias {alias}" if alias else f"a version {number}"
-            raise ModelError(
-                f"{name} doesn't have {what}: `penguins train` makes a version, `penguins promote` the champion."
-            ) from error
+            raise ModelError(missing) from error
         raise StoreError(f"The model registry can't be asked for {model}: {first_sentence(error)}") from error
     return Version(name, int(found.version))
 
@@ -109,7 +111,6 @@ def register(
     model_uri: str,
     name: str,
     *,
-    run_id: str | None = None,
     description: str = "",
     tags: Mapping[str, str] | None = None,
 ) -> int:
@@ -122,7 +123,10 @@ def register(
     from mlflow.exceptions import MlflowException
 
     try:
-        registered = mlflow.register_model(model_uri, name, tags=dict(tags or {}))
+        if dialect.has_logged_models():
+            registered = mlflow.register_model(model_uri, name, tags=dict(tags or {}))
+        else:
+            registered = dialect.create_version(model_uri, name, tags or {})
         if description:
             mlflow.MlflowClient().update_model_version(name, registered.version, description)
     except MlflowException as error:
@@ -183,9 +187,9 @@ def _copy_run(run: Run, run_id: str) -> None:
     mlflow.log_params(run.data.params)
     mlflow.log_metrics(run.data.metrics)
     mlflow.set_tags({key: value for key, value in run.data.tags.items() if not key.startswith("mlflow.")})
-    if run.inputs is not None and run.inputs.dataset_inputs:
+    if inputs := dialect.inputs(run):
         # From them the gate makes the test rows again.
-        mlflow.MlflowClient().log_inputs(run_id, run.inputs.dataset_inputs)
+        dialect.log_inputs(run_id, inputs)
 
 
 def save_model(path: str, mlflow_model: Model, *, folder: str, **_: Any) -> None:
@@ -204,6 +208,8 @@ def log_folder(folder: str) -> str:
     """Log a copy of the model in `folder` to the active run under the name `model`, and return its URI."""
     from mlflow.models import Model
 
+    if not dialect.has_logged_models():
+        return dialect.log_files(folder)
     flavor = sys.modules[__name__]
     return str(
         Model.log(artifact_path=None, name="model", flavor=flavor, flavor_name="penguins", folder=folder).model_uri

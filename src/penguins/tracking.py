@@ -9,12 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from penguins import azureml
 from penguins.errors import StoreError, without_secrets
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 SQLITE = "sqlite:///"
+
+AZUREML = "azureml"
+"""What to give for a tracking URI that is to be found out: the workspace that the environment or config.json names."""
 
 
 @dataclass(frozen=True)
@@ -36,11 +40,28 @@ class Tracking:
         return cls(f"databricks{suffix}", f"databricks-uc{suffix}")
 
     @classmethod
+    def azureml(
+        cls,
+        subscription: str | None = None,
+        resource_group: str | None = None,
+        workspace: str | None = None,
+        *,
+        region: str | None = None,
+    ) -> Tracking:
+        """An Azure Machine Learning workspace, for runs and models; what isn't given is found as `azureml.workspace` does.
+
+        Where the region isn't known, Azure is asked for it. Raises StoreError when the workspace can't be found.
+        """
+        found = azureml.located(azureml.workspace(subscription, resource_group, workspace, region=region))
+        return cls(found.tracking_uri, found.tracking_uri)
+
+    @classmethod
     def from_environment(cls, tracking_uri: str | None = None) -> Tracking:
         """`tracking_uri`, or what MLflow's own variables name, or the local store in the current folder.
 
         On a Databricks cluster that names none, the workspace. A workspace's models are in Unity Catalog unless
-        MLFLOW_REGISTRY_URI says otherwise.
+        MLFLOW_REGISTRY_URI says otherwise. `azureml` stands for the URI of `Tracking.azureml()`, which can raise
+        StoreError.
         """
         uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")
         if uri is None:
@@ -49,20 +70,23 @@ class Tracking:
         if uri == "databricks" or uri.startswith("databricks://"):
             workspace = cls.databricks(uri.removeprefix("databricks").removeprefix("://") or None)
             return cls(uri, registry or workspace.registry_uri)
+        if uri == AZUREML:
+            uri = cls.azureml().tracking_uri
         return cls(uri, registry)
 
     def activate(self) -> None:
         """Make MLflow use this store from now on."""
         import mlflow
 
-        mlflow.set_tracking_uri(self.tracking_uri)
-        mlflow.set_registry_uri(self.registry_uri or self.tracking_uri)
+        tracking_uri, registry_uri = self._usable()
+        mlflow.set_tracking_uri(tracking_uri)
+        mlflow.set_registry_uri(registry_uri)
 
     def client(self) -> MlflowClient:
         """A client of this store, whichever one MLflow uses at the moment."""
         from mlflow import MlflowClient
 
-        return MlflowClient(self.tracking_uri, self.registry_uri or self.tracking_uri)
+        return MlflowClient(*self._usable())
 
     def require_reachable(self, patience: float = 10.0) -> None:
         """Raise StoreError if the server doesn't answer within `patience` seconds, or a local store has no place.
@@ -72,6 +96,8 @@ class Tracking:
         for uri in dict.fromkeys((self.tracking_uri, self.registry_uri or self.tracking_uri)):
             if uri.startswith(("http://", "https://")):
                 _require_answer(uri, patience)
+            elif uri.startswith(azureml.SCHEME):
+                azureml.require(uri, patience)
         if self.folder is not None and not os.access(self.folder, os.W_OK):
             raise StoreError(f"{self.folder} is no folder that can be written to: name another place (--tracking-uri).")
 
@@ -79,6 +105,12 @@ class Tracking:
         """Raise StoreError when this is a local store in which nothing was ever kept; asking it would make one."""
         if self.folder is not None and not (file := Path(self.tracking_uri.removeprefix(SQLITE))).exists():
             raise StoreError(f"There is no {file.name} in {self.folder}: run `penguins train` first.")
+
+    def _usable(self) -> tuple[str, str]:
+        """Both URIs as MLflow can use them, with a credential behind those of a workspace of Azure Machine Learning."""
+        uris = (self.tracking_uri, self.registry_uri or self.tracking_uri)
+        usable = {uri: azureml.connect(uri) if uri.startswith(azureml.SCHEME) else uri for uri in dict.fromkeys(uris)}
+        return usable[uris[0]], usable[uris[1]]
 
     @property
     def folder(self) -> Path | None:
@@ -113,6 +145,14 @@ def _require_answer(uri: str, patience: float) -> None:
             f"The MLflow server {without_secrets(uri)} doesn't answer ({type(error).__name__}): "
             "start it, or name another one (--tracking-uri, MLFLOW_TRACKING_URI)."
         ) from error
+
+
+def run_page(run_id: str) -> str | None:
+    """The page of a run of the active store in Azure Machine Learning's studio; None for any other store."""
+    import mlflow
+
+    uri = mlflow.get_tracking_uri()
+    return azureml.Workspace.of(uri).run_page(run_id) if uri.startswith(azureml.SCHEME) else None
 
 
 def experiment_id(name: str) -> str:

@@ -1,0 +1,313 @@
+"""An Azure Machine Learning workspace: which one, who asks, whether it answers, and where its pages are."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+from penguins.errors import PenguinsError, StoreError, first_sentence
+
+if TYPE_CHECKING:
+    from azure.ai.ml import MLClient
+    from azure.core.credentials import TokenCredential
+
+SCHEME = "azureml://"
+"""How the tracking URI of a workspace begins."""
+
+SCOPE = "https://management.azure.com/.default"
+"""What a token is asked for."""
+
+PATIENCE = 10.0
+"""Seconds in which there must be a token, and in which the workspace must answer at all."""
+
+PLACES: dict[str, tuple[str, ...]] = {
+    "subscription": ("AZUREML_ARM_SUBSCRIPTION", "AZUREML_ARM_SUBSCRIPTION_ID", "AZUREML_SUBSCRIPTION_ID",
+                     "AZURE_SUBSCRIPTION_ID"),
+    "resource_group": ("AZUREML_ARM_RESOURCEGROUP", "AZUREML_RESOURCE_GROUP", "AZURE_RESOURCE_GROUP"),
+    "name": ("AZUREML_ARM_WORKSPACE_NAME", "AZUREML_WORKSPACE_NAME"),
+    "region": ("AZUREML_REGION",),
+}  # fmt: skip
+"""The variables that say which workspace; a job has the first of each."""
+
+FILE_KEYS = {"subscription": "subscription_id", "resource_group": "resource_group", "name": "workspace_name"}
+"""What they are called in config.json."""
+
+SERVICE_PRINCIPAL = ("AZURE_TENANT_ID", "AZURE_CLIENT_ID")
+MANAGED_IDENTITY = ("MSI_ENDPOINT", "IDENTITY_ENDPOINT", "DEFAULT_IDENTITY_CLIENT_ID")
+ON_BEHALF_OF = "OBO_ENDPOINT"
+JOB_TOKEN = "MLFLOW_TRACKING_TOKEN"
+"""A job's own token, which the plugin renews by itself."""
+
+SECRETS = ("AZURE_CLIENT_SECRET", "AZURE_CLIENT_CERTIFICATE_PASSWORD", JOB_TOKEN)
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """A workspace by its names; `host` is where its API answers, None where that isn't known."""
+
+    subscription: str
+    resource_group: str
+    name: str
+    host: str | None = None
+
+    @classmethod
+    def of(cls, uri: str) -> Workspace:
+        """The workspace that a tracking URI names. Raises StoreError for any other URI."""
+        parts = re.fullmatch(
+            rf"{SCHEME}(?P<host>[^/]+)/mlflow/v[\d.]+/subscriptions/(?P<subscription>[^/]+)/resourceGroups/"
+            r"(?P<resource_group>[^/]+)/providers/Microsoft\.MachineLearningServices/workspaces/(?P<name>[^/?]+)\??",
+            uri,
+        )
+        if parts is None:
+            raise StoreError(
+                f"{uri} is no tracking URI of a workspace: it must be like {SCHEME}<region>.api.azureml.ms/mlflow/v2.0"
+                "/subscriptions/<id>/resourceGroups/<group>/providers/Microsoft.MachineLearningServices/workspaces/<name>."
+            )
+        return cls(parts["subscription"], parts["resource_group"], parts["name"], parts["host"])
+
+    @property
+    def id(self) -> str:
+        """The workspace's id in Azure, `/subscriptions/…`."""
+        group = f"/subscriptions/{self.subscription}/resourceGroups/{self.resource_group}"
+        return f"{group}/providers/Microsoft.MachineLearningServices/workspaces/{self.name}"
+
+    @property
+    def tracking_uri(self) -> str:
+        """MLflow's URI of the workspace, as MLflow 2 and 3 need it. Raises StoreError where the host isn't known."""
+        if self.host is None:
+            raise StoreError(f"The region of the workspace {self.name} isn't known: set AZUREML_REGION.")
+        return f"{SCHEME}{self.host}/mlflow/v2.0{self.id}"
+
+    def run_page(self, run_id: str) -> str:
+        """The page of a run in the studio."""
+        return f"https://ml.azure.com/runs/{run_id}?wsid={self.id}"
+
+    def __str__(self) -> str:
+        return f"{self.name} (resource group {self.resource_group}, subscription {self.subscription})"
+
+
+def workspace(
+    subscription: str | None = None,
+    resource_group: str | None = None,
+    name: str | None = None,
+    *,
+    region: str | None = None,
+    folder: str | Path = ".",
+) -> Workspace:
+    """The workspace that the arguments name; what they leave out comes from one other place, whole.
+
+    That is the environment, if it names a workspace: by the variables in PLACES, or by an MLFLOW_TRACKING_URI of one.
+    Otherwise it is `config.json`, in `folder` or one above it, as MLClient finds it.
+    Raises StoreError that says what is missing, or that the file can't be read.
+    """
+    given = {"subscription": subscription, "resource_group": resource_group, "name": name, "region": region}
+    given = {what: value for what, value in given.items() if value}
+    found = given if {*FILE_KEYS} <= {*given} else {**(_environment() or _file(Path(folder))), **given}
+    if missing := [FILE_KEYS[what] for what in FILE_KEYS if not found.get(what)]:
+        raise StoreError(
+            f"It isn't known which Azure Machine Learning workspace is meant: {', '.join(missing)} is missing. "
+            "Set AZUREML_SUBSCRIPTION_ID, AZUREML_RESOURCE_GROUP and AZUREML_WORKSPACE_NAME, or put the workspace's "
+            "config.json into this folder."
+        )
+    known = Workspace(*(found[what] for what in FILE_KEYS), found.get("host"))
+    return replace(known, host=f"{found['region']}.api.azureml.ms") if found.get("region") else known
+
+
+def credential() -> TokenCredential:
+    """Who asks: the service principal in the environment, a job's user or identity, or whoever the Azure CLI knows.
+
+    The first of them that is configured, never a browser and never a code to type in: a job would wait for a human.
+    Raises StoreError when the extra isn't installed, or the service principal is incomplete.
+    """
+    with _installed():
+        from azure import identity
+    if all(os.environ.get(name) for name in SERVICE_PRINCIPAL):
+        if not any(os.environ.get(name) for name in ("AZURE_CLIENT_SECRET", "AZURE_CLIENT_CERTIFICATE_PATH")):
+            raise StoreError(
+                "AZURE_TENANT_ID and AZURE_CLIENT_ID name a service principal, but there is no AZURE_CLIENT_SECRET and "
+                "no AZURE_CLIENT_CERTIFICATE_PATH: set one of them."
+            )
+        return identity.EnvironmentCredential()
+    if os.environ.get(ON_BEHALF_OF):
+        from azure.ai.ml.identity import AzureMLOnBehalfOfCredential
+
+        return AzureMLOnBehalfOfCredential()
+    if any(os.environ.get(name) for name in MANAGED_IDENTITY):
+        return identity.ManagedIdentityCredential(client_id=os.environ.get("DEFAULT_IDENTITY_CLIENT_ID"))
+    return identity.AzureCliCredential(process_timeout=int(PATIENCE))
+
+
+def client(of: Workspace) -> MLClient:
+    """Azure's own client of the workspace. Raises StoreError when there is no credential."""
+    with _installed():
+        from azure.ai.ml import MLClient
+    return MLClient(signed_in(), of.subscription, of.resource_group, of.name, enable_telemetry=False)
+
+
+def located(of: Workspace) -> Workspace:
+    """The workspace with its host, which Azure is asked for where it isn't known. Raises StoreError."""
+    if of.host is not None:
+        return of
+    with told(of):
+        found = client(of).workspaces.get(of.name)
+    return replace(Workspace.of(found.mlflow_tracking_uri), subscription=of.subscription)
+
+
+def signed_in(patience: float = PATIENCE) -> TokenCredential:
+    """The credential, once it has given a token. Raises StoreError when there is none within `patience` seconds."""
+    asking = credential()
+    _token(asking, patience)
+    return asking
+
+
+def connect(uri: str) -> str:
+    """Let MLflow's plugin ask for the workspace with our credential; the URI that MLflow is to use for it then.
+
+    By itself the plugin would end at a browser or at a code to type in. A job's own token is left to the plugin.
+    Raises StoreError when there is no credential.
+    """
+    if _is_job():
+        return uri
+    with _installed():
+        from azureml.mlflow import get_mlflow_tracking_uri_v2
+    of = Workspace.of(uri)
+    context = {
+        "subscription_id": of.subscription,
+        "resource_group_name": of.resource_group,
+        "workspace_name": of.name,
+        "auth": credential(),
+        "host_url": f"https://{of.host}",
+    }
+    return str(get_mlflow_tracking_uri_v2(SimpleNamespace(ml_flow_tracking_uri=of.tracking_uri), context))
+
+
+def require(uri: str, patience: float = PATIENCE) -> None:
+    """Raise StoreError if there is no credential, or if the workspace refuses it, isn't there or doesn't answer."""
+    import requests
+
+    of = Workspace.of(uri)
+    token = os.environ[JOB_TOKEN] if _is_job() else _token(credential(), patience)
+    try:
+        answer = requests.post(
+            f"https://{of.host}/mlflow/v2.0{of.id}/api/2.0/mlflow/experiments/search",
+            json={"max_results": 1},
+            headers={"Authorization": f"Bearer {token}"},
+            timeout=patience,
+        )
+    except requests.RequestException as error:
+        raise StoreError(
+            f"The workspace {of} doesn't answer at {of.host} ({type(error).__name__}): check the region and the network."
+        ) from error
+    if not answer.ok:
+        raise StoreError(refusal(of, answer.status_code))
+
+
+def refusal(of: Workspace, status: int) -> str:
+    """What an HTTP status of the workspace means, and what to do, in one sentence."""
+    if status == 401:
+        return f"The workspace {of} doesn't accept the credential (401): sign in again, or renew the secret."
+    if status == 403:
+        return f"The workspace {of} doesn't allow this (403): ask for the role AzureML Data Scientist on it."
+    if status == 404:
+        return f"There is no workspace {of} (404): check the names, the subscription and the region."
+    if status == 409:
+        return f"The workspace {of} is changing the same thing already (409): try again when that is done."
+    if status == 429:
+        return f"The workspace {of} is asked too often (429): try again in some minutes."
+    return f"The workspace {of} failed ({status}): try again, and look at Azure's status page."
+
+
+@contextmanager
+def told(of: Workspace) -> Iterator[None]:
+    """Turn what Azure's clients raise within the block into one sentence about the workspace."""
+    from azure.core.exceptions import AzureError, HttpResponseError
+
+    try:
+        yield
+    except HttpResponseError as error:
+        if error.status_code is None:
+            raise StoreError(_no_token(error)) from error
+        raise StoreError(refusal(of, error.status_code)) from error
+    except AzureError as error:
+        raise StoreError(
+            f"Azure can't be asked for the workspace {of} ({type(error).__name__}): check the network, and try again."
+        ) from error
+
+
+def _environment() -> dict[str, str] | None:
+    """What the environment says of a workspace, if it names one."""
+    values = {what: next((os.environ[n] for n in names if os.environ.get(n)), "") for what, names in PLACES.items()}
+    if values["name"]:
+        return values
+    uri = os.environ.get("MLFLOW_TRACKING_URI", "")
+    return {**vars(Workspace.of(uri))} if uri.startswith(SCHEME) else None
+
+
+def _file(folder: Path) -> dict[str, str]:
+    """What the nearest config.json says of a workspace."""
+    for place in (folder.resolve(), *folder.resolve().parents):
+        for path in (place / "config.json", place / ".azureml" / "config.json", place / "aml_config" / "config.json"):
+            if path.is_file():
+                return _read(path)
+    return {}
+
+
+def _read(path: Path) -> dict[str, str]:
+    try:
+        values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return {what: str(values[key]) for what, key in FILE_KEYS.items()}
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise StoreError(
+            f"{path} names no workspace ({first_sentence(error)}): it must be a JSON object with "
+            f"{', '.join(FILE_KEYS.values())}; the workspace's page in the portal has it to download."
+        ) from error
+
+
+def _is_job() -> bool:
+    """Whether this is a job with a token of its own for the run that it is."""
+    # MLflow takes MLFLOW_RUN_ID out of the environment once it has gone on with that run.
+    return bool(os.environ.get(JOB_TOKEN) and (os.environ.get("MLFLOW_RUN_ID") or os.environ.get("AZUREML_RUN_ID")))
+
+
+def _token(of: TokenCredential, patience: float) -> str:
+    """A token. Azure's libraries can take minutes to find that they get none, so nobody waits for them longer."""
+    answers: list[str | Exception] = []
+
+    def ask() -> None:
+        try:
+            answers.append(of.get_token(SCOPE).token)
+        except Exception as error:
+            answers.append(error)
+
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(patience)
+    if not answers:
+        raise StoreError(f"Nobody gave a token for Azure within {patience:g} seconds: check the network, and try again.")
+    [answer] = answers
+    if isinstance(answer, Exception):
+        raise StoreError(_no_token(answer)) from answer
+    return answer
+
+
+def _no_token(error: Exception) -> str:
+    return (
+        f"There is no token for Azure ({first_sentence(error)}): run `az login`, or set AZURE_TENANT_ID, AZURE_CLIENT_ID "
+        "and AZURE_CLIENT_SECRET to a service principal's."
+    )
+
+
+@contextmanager
+def _installed() -> Iterator[None]:
+    try:
+        yield
+    except ImportError as error:
+        raise PenguinsError('Azure\'s clients are not installed: run `pip install "penguins[azureml]"`.') from error

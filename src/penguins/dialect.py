@@ -1,0 +1,251 @@
+"""What an Azure Machine Learning store can't do, done another way there, behind the same functions as everywhere.
+
+It has no logged models. Whether it has aliases, and whether its runs keep inputs, isn't documented: both are tried
+first. Tags of versions are documented, tags of registered models aren't, so only the former are used there.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from penguins import azureml
+from penguins.errors import ModelError
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import DatasetInput, FileInfo, Run
+    from mlflow.entities.model_registry import ModelVersion
+
+MODEL = "model"
+"""Under which name a run keeps its model."""
+
+INPUT = "penguins.input."
+"""How the tags of a run begin that say what its inputs were, where the store keeps none."""
+
+NO_ROUTE = "ENDPOINT_NOT_FOUND"
+"""What MLflow's client makes of the answer of a server that doesn't know a request at all."""
+
+
+def has_logged_models() -> bool:
+    """Whether the active store keeps models apart from the artifacts of runs."""
+    import mlflow
+
+    return not mlflow.get_tracking_uri().startswith(azureml.SCHEME)
+
+
+def log_files(folder: str) -> str:
+    """Log a copy of the model in `folder` to the active run as its artifact `model`, and return its URI.
+
+    Raises ModelError when the run has one already: the store takes no file twice.
+    """
+    import mlflow
+    from mlflow.models import Model
+    from mlflow.models.model import MLMODEL_FILE_NAME
+
+    run = mlflow.active_run()
+    assert run is not None
+    if any(path.startswith(f"{MODEL}/") for path in artifacts(run.info.run_id)):
+        raise ModelError(f"The run {run.info.run_id} has a model already, and can't get another: start a new run.")
+    with tempfile.TemporaryDirectory() as temporary:
+        copy = Path(shutil.copytree(folder, Path(temporary, MODEL)))
+        model = Model.load(str(copy))
+        model.run_id, model.artifact_path = run.info.run_id, MODEL
+        model.save(str(copy / MLMODEL_FILE_NAME))
+        mlflow.log_artifacts(str(copy), MODEL)
+    return f"runs:/{run.info.run_id}/{MODEL}"
+
+
+def create_version(model_uri: str, name: str, tags: Mapping[str, str]) -> ModelVersion:
+    """Make what `log_files` logged the next version of `name`; a name made for it is taken back if that fails."""
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    client = mlflow.MlflowClient()
+    run_id, _, path = model_uri.removeprefix("runs:/").partition("/")
+    source = f"{client.get_run(run_id).info.artifact_uri}/{path}"
+    is_new = _is_new(client, name)
+    try:
+        return client.create_model_version(name, source, run_id, tags=dict(tags))
+    except MlflowException:
+        if is_new:
+            # It isn't documented that Azure Machine Learning deletes a name; an empty one does no harm.
+            with suppress(MlflowException):
+                client.delete_registered_model(name)
+        raise
+
+
+def artifacts(run_id: str) -> list[str]:
+    """The paths of all files that a run of the active store keeps, those in folders too, in order."""
+    import mlflow
+    from mlflow.artifacts import list_artifacts
+
+    if has_logged_models():
+        return sorted(_files(lambda path: list_artifacts(run_id=run_id, artifact_path=path)))
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+    run = mlflow.get_run(run_id)
+    repository = get_artifact_repository(str(run.info.artifact_uri), tracking_uri=mlflow.get_tracking_uri())
+    return sorted(_files(repository.list_artifacts))
+
+
+def log_inputs(run_id: str, inputs: list[DatasetInput]) -> None:
+    """Log sets of rows as inputs of a run, or, where the store keeps no inputs, as tags of the run."""
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    client = mlflow.MlflowClient()
+    try:
+        client.log_inputs(run_id, inputs)
+    except MlflowException as error:
+        if error.error_code != NO_ROUTE:
+            raise
+        for given in inputs:
+            client.set_tag(run_id, f"{INPUT}{given.dataset.name}", json.dumps(given.to_dictionary()))
+
+
+def inputs(run: Run) -> list[DatasetInput]:
+    """What `log_inputs` logged."""
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    if run.inputs is not None and run.inputs.dataset_inputs:
+        return list(run.inputs.dataset_inputs)
+    said: list[dict[str, Any]] = [json.loads(text) for key, text in run.data.tags.items() if key.startswith(INPUT)]
+    return [
+        DatasetInput(Dataset(**one["dataset"]), [InputTag(key, value) for key, value in one["tags"].items()])
+        for one in said
+    ]
+
+
+def marked(name: str, mark: str) -> int | None:
+    """The number of the version that carries a mark, an alias or what stands for one; None where none does.
+
+    An alias stays when its version is deleted, a tag goes with it.
+    """
+    import mlflow
+
+    client = mlflow.MlflowClient()
+    number = client.get_registered_model(name).aliases.get(mark)
+    if number is not None:
+        return int(number)
+    return None if _has_tags_of_models() else _latest(_marks(client, name, mark))
+
+
+def mark(name: str, number: int, mark: str) -> None:
+    """Give a version a mark, which no other version of the name has then.
+
+    An alias moves in one step. Where there are none, the version gets a tag with a count that is higher than all
+    others, and counts from then on; then the others lose theirs.
+    """
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    client = mlflow.MlflowClient()
+    try:
+        client.set_registered_model_alias(name, mark, str(number))
+    except MlflowException as error:
+        # Where there was an alias once, a server that doesn't know them now is a failure, and no other kind of server.
+        if error.error_code != NO_ROUTE or _has_tags_of_models() or client.get_registered_model(name).aliases:
+            raise
+    else:
+        return
+    marks = _marks(client, name, mark)
+    client.set_model_version_tag(name, str(number), mark, str(max(marks.values(), default=0) + 1))
+    for other in marks.keys() - {number}:
+        # The count has decided already: what stays behind is in nobody's way.
+        with suppress(MlflowException):
+            client.delete_model_version_tag(name, str(other), mark)
+
+
+def notes(name: str) -> dict[str, str]:
+    """What processes have written on a registered model for one another: its tags, or those of its oldest version."""
+    import mlflow
+
+    client = mlflow.MlflowClient()
+    if _has_tags_of_models():
+        return dict(client.get_registered_model(name).tags)
+    return dict(client.get_model_version(name, _oldest(client, name)).tags)
+
+
+def notes_place(name: str) -> str:
+    """Where a person finds what processes have written, in words."""
+    import mlflow
+
+    if _has_tags_of_models():
+        return "the registered model"
+    return f"version {_oldest(mlflow.MlflowClient(), name)}"
+
+
+def note(name: str, key: str, value: str) -> None:
+    """Write something on a registered model for other processes."""
+    import mlflow
+
+    client = mlflow.MlflowClient()
+    if _has_tags_of_models():
+        client.set_registered_model_tag(name, key, value)
+    else:
+        client.set_model_version_tag(name, _oldest(client, name), key, value)
+
+
+def forget(name: str, key: str) -> None:
+    """Remove what was written."""
+    import mlflow
+
+    client = mlflow.MlflowClient()
+    if _has_tags_of_models():
+        client.delete_registered_model_tag(name, key)
+    else:
+        client.delete_model_version_tag(name, _oldest(client, name), key)
+
+
+def _has_tags_of_models() -> bool:
+    """Whether the active registry is one with tags on registered models, and so with aliases."""
+    import mlflow
+
+    return not mlflow.get_registry_uri().startswith(azureml.SCHEME)
+
+
+def _oldest(client: MlflowClient, name: str) -> str:
+    numbers = [int(found.version) for found in client.search_model_versions(f"name='{name}'")]
+    if not numbers:
+        raise ModelError(f"There is no version of {name}: `penguins train` makes one.")
+    return str(min(numbers))
+
+
+def _marks(client: MlflowClient, name: str, mark: str) -> dict[int, int]:
+    """The count in the tag of each version that has it; a tag that somebody else has set counts as the first."""
+    found = {int(one.version): one.tags[mark] for one in client.search_model_versions(f"name='{name}'") if mark in one.tags}
+    return {number: int(value) if value.isdecimal() else 0 for number, value in found.items()}
+
+
+def _latest(marks: dict[int, int]) -> int | None:
+    return max(marks, key=lambda number: (marks[number], number), default=None)
+
+
+def _is_new(client: MlflowClient, name: str) -> bool:
+    """Make the registered model if there is none, and say whether that was so."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.create_registered_model(name)
+    except MlflowException as error:
+        # Servers say in different ways that something is there.
+        try:
+            client.get_registered_model(name)
+        except MlflowException:
+            raise error from None
+        return False
+    return True
+
+
+def _files(listed: Callable[[str | None], list[FileInfo]], path: str | None = None) -> Iterator[str]:
+    for found in listed(path):
+        if found.is_dir:
+            yield from _files(listed, found.path)
+        else:
+            yield found.path
