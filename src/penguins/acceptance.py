@@ -27,7 +27,8 @@ def accepted_against(version: Version) -> Version | None:
         tags = mlflow.MlflowClient().get_model_version(version.name, str(version.number)).tags
     if tags.get("gate_verdict") != "yes":
         raise ModelError(
-            f"The gate has not accepted version {version.number} of {version.name}: run `penguins promote --judge-only`."
+            f"The gate has not accepted version {version.number} of {version.name}: run `penguins promote "
+            "--judge-only`."
         )
     judged_against, present = tags.get("gate_champion"), "none" if reading is None else str(reading.number)
     if judged_against != present:
@@ -43,7 +44,7 @@ def require_right(who: str, answers: pd.DataFrame, expected: pd.DataFrame, *, ex
     import numpy as np
 
     if missing := [column for column in expected if column not in answers]:
-        raise ServerError(f"{who} answers without {', '.join(missing)}: it doesn't serve the version.")
+        raise ServerError(f"{who} answers without {', '.join(map(str, missing))}: it doesn't serve the version.")
     if not exact:
         return
     for column in expected:

@@ -18,6 +18,7 @@ from penguins.errors import PenguinsError, StoreError, first_sentence
 if TYPE_CHECKING:
     from azure.ai.ml import MLClient
     from azure.core.credentials import TokenCredential
+    from azure.mgmt.databricks import AzureDatabricksManagementClient
 
 SCHEME = "azureml://"
 """How the tracking URI of a workspace begins."""
@@ -149,7 +150,20 @@ def client(of: Workspace) -> MLClient:
     """Azure's own client of the workspace. Raises StoreError when there is no credential."""
     with _installed():
         from azure.ai.ml import MLClient
-    return MLClient(signed_in(), of.subscription, of.resource_group, of.name, enable_telemetry=False)
+    return MLClient(
+        signed_in(), of.subscription, of.resource_group, of.name, show_progress=False, enable_telemetry=False
+    )
+
+
+def databricks_client(of: Workspace) -> AzureDatabricksManagementClient:
+    """Azure's own client of the Databricks workspaces of a subscription. Raises StoreError as `client` does."""
+    with _installed():
+        from azure.mgmt.databricks import AzureDatabricksManagementClient
+    # Its address depends on the cloud, which the other client knows how to find.
+    manager = str(client(of)._base_url).rstrip("/")
+    return AzureDatabricksManagementClient(
+        credential(), of.subscription, base_url=manager, credential_scopes=[f"{manager}/.default"]
+    )
 
 
 def located(of: Workspace) -> Workspace:
@@ -291,7 +305,9 @@ def _token(of: TokenCredential, patience: float) -> str:
     thread.start()
     thread.join(patience)
     if not answers:
-        raise StoreError(f"Nobody gave a token for Azure within {patience:g} seconds: check the network, and try again.")
+        raise StoreError(
+            f"Nobody gave a token for Azure within {patience:g} seconds: check the network, and try again."
+        )
     [answer] = answers
     if isinstance(answer, Exception):
         raise StoreError(_no_token(answer)) from answer

@@ -32,7 +32,7 @@ STEPS = (
 
 PUTTING_BACK = "Giving the traffic back"
 
-SETTLED = {"Succeeded", "Failed", "Canceled"}
+SETTLED = {"succeeded", "failed", "canceled"}
 """The states of a deployment that nobody is changing."""
 
 Traffic = dict[str, int]
@@ -100,7 +100,7 @@ def _settled(client: MLClient, name: str) -> Before:
     if endpoint is None:
         return Before(False, {}, {})
     deployments = online_endpoint.deployments(client, name)
-    states = {name: str(endpoint.provisioning_state), **deployments}
+    states = {name: online_endpoint.state(endpoint), **deployments}
     if changing := [one for one, state in states.items() if state not in SETTLED]:
         raise ServerError(
             f"{name} is being changed at the moment ({', '.join(changing)}): wait until it is done, then deploy again."
@@ -114,9 +114,7 @@ def _shares(former: Traffic, mine: str, settings: AzureServing, name: str) -> Tr
         return {mine: 100}
     others = {one: share for one, share in former.items() if one != mine}
     if not others:
-        raise ParameterError(
-            f"{name} serves no other version to share the traffic with: deploy {mine} with all of it."
-        )
+        raise ParameterError(f"{name} serves no other version to share the traffic with: deploy {mine} with all of it.")
     return {max(others, key=lambda one: others[one]): 100 - settings.traffic, mine: settings.traffic}
 
 
@@ -132,7 +130,7 @@ def _roll_out(
 ) -> bool:
     """Bring the endpoint to the traffic it is to have; False where it has it."""
     mine = online_endpoint.deployment_name(version)
-    runs = before.deployments.get(mine) == "Succeeded"
+    runs = before.deployments.get(mine) == "succeeded"
     if runs and before.traffic == after:
         return False
     if not runs:

@@ -219,7 +219,9 @@ def _oldest(client: MlflowClient, name: str) -> str:
 
 def _marks(client: MlflowClient, name: str, mark: str) -> dict[int, int]:
     """The count in the tag of each version that has it; a tag that somebody else has set counts as the first."""
-    found = {int(one.version): one.tags[mark] for one in client.search_model_versions(f"name='{name}'") if mark in one.tags}
+    found = {
+        int(one.version): one.tags[mark] for one in client.search_model_versions(f"name='{name}'") if mark in one.tags
+    }
     return {number: int(value) if value.isdecimal() else 0 for number, value in found.items()}
 
 

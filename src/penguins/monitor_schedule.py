@@ -49,7 +49,8 @@ def create(
     schedule = definition(watched, name=name, thresholds=thresholds or Thresholds(), spec=spec, hour=hour, email=email)
     with arm.told(name):
         poller = client.schedules.begin_create_or_update(schedule)
-    return arm.finish(poller, name, TIMEOUT)
+    made: MonitorSchedule = arm.finish(poller, name, TIMEOUT)
+    return made
 
 
 def disable(client: MLClient, name: str = NAME) -> None:

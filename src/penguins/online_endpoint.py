@@ -35,11 +35,12 @@ def read(client: MLClient, name: str) -> OnlineEndpoint | None:
 
     with arm.told(name):
         try:
-            return client.online_endpoints.get(name)
+            found: OnlineEndpoint = client.online_endpoints.get(name)
         except ResourceNotFoundError as error:
             if not arm.is_missing(error):
                 raise
             return None
+    return found
 
 
 def create(client: MLClient, name: str, settings: AzureServing) -> None:
@@ -47,6 +48,7 @@ def create(client: MLClient, name: str, settings: AzureServing) -> None:
     from azure.ai.ml.entities import KubernetesOnlineEndpoint, ManagedOnlineEndpoint
 
     given: dict[str, Any] = {"name": name, "auth_mode": settings.auth, "tags": dict(arm.MADE_BY)}
+    endpoint: OnlineEndpoint
     if settings.kind == "kubernetes":
         endpoint = KubernetesOnlineEndpoint(compute=settings.compute, **given)
     else:
@@ -63,10 +65,16 @@ def deployment_name(version: Version) -> str:
     return f"{model.strip('-')}{number}"
 
 
+def state(one: OnlineEndpoint | OnlineDeployment) -> str:
+    """How far Azure has got with an endpoint or a deployment: `succeeded`, `failed`, `updating`, ..."""
+    # Azure's client gives text here and an enumeration there.
+    return str(getattr(one.provisioning_state, "value", one.provisioning_state)).lower()
+
+
 def deployments(client: MLClient, name: str) -> dict[str, str]:
-    """The state of each deployment of an endpoint (`Succeeded`, `Failed`, `Updating`, ...) by its name."""
+    """The state of each deployment of an endpoint by its name."""
     with arm.told(name):
-        return {str(one.name): str(one.provisioning_state) for one in client.online_deployments.list(name)}
+        return {str(one.name): state(one) for one in client.online_deployments.list(name)}
 
 
 def start(
@@ -168,12 +176,16 @@ def _refusal(name: str, status: int, text: str) -> str:
     return f"{name} answered {status}: {words}; {what}."
 
 
-def log_tail(client: MLClient, name: str, deployment: str, lines: int = 15) -> str:
-    """The last lines of a deployment's log, or why there are none."""
+def log_tail(client: MLClient, name: str, deployment: str, lines: int = 15) -> str | None:
+    """The last lines of a deployment's log, or why there are none; None if there is no deployment."""
+    from azure.core.exceptions import ResourceNotFoundError
+
     try:
         with arm.told(deployment):
             log = client.online_deployments.get_logs(deployment, name, LOG_LINES)
     except ServerError as error:
+        if isinstance(error.__cause__, ResourceNotFoundError):
+            return None
         return f"(its log can't be read: {error})"
     kept = [line.rstrip() for line in log.splitlines() if line.strip()][-lines:]
     return without_secrets("\n".join(kept)) or "(its log is empty)"

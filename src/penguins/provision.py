@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from penguins import arm
+from penguins.azureml import Workspace as Place
 from penguins.config import Report, silent
 from penguins.errors import ParameterError, ServerError
 
@@ -76,18 +77,13 @@ def delete_azureml(client: MLClient, name: str, *, with_dependents: bool) -> boo
 
 
 def create_databricks(
-    client: AzureDatabricksManagementClient,
-    resource_group: str,
-    name: str,
-    regions: Sequence[str],
-    *,
-    report: Report = silent,
+    client: AzureDatabricksManagementClient, place: Place, regions: Sequence[str], *, report: Report = silent
 ) -> Provisioned:
     """Make a Premium Databricks workspace, which serving and Unity Catalog need; `regions` as in `create_azureml`."""
     from azure.mgmt.databricks.models import Sku, Workspace, WorkspaceProperties
 
-    subscription = client._config.subscription_id
-    managed = f"/subscriptions/{subscription}/resourceGroups/databricks-rg-{name}"
+    resource_group, name = place.resource_group, place.name
+    managed = f"/subscriptions/{place.subscription}/resourceGroups/databricks-rg-{name}"
 
     def region_of() -> str:
         return str(client.workspaces.get(resource_group, name).location)
@@ -105,13 +101,14 @@ def create_databricks(
     return _provision(name, regions, region_of, create, report)
 
 
-def delete_databricks(client: AzureDatabricksManagementClient, resource_group: str, name: str) -> bool:
+def delete_databricks(client: AzureDatabricksManagementClient, place: Place) -> bool:
     """Delete a Databricks workspace with all that is in it, and wait for it; False if there is none.
 
     Its managed resource group goes with it. Raises ServerError.
     """
     from azure.core.exceptions import ResourceNotFoundError
 
+    resource_group, name = place.resource_group, place.name
     with arm.told(name):
         try:
             client.workspaces.get(resource_group, name)

@@ -1,4 +1,4 @@
-"""The copy of a version that Azure Machine Learning serves: no Spark in it, and the packages that its images ask for."""
+"""The copy of a version that Azure Machine Learning serves: no Spark in it, and the packages that its images need."""
 
 from __future__ import annotations
 

@@ -84,7 +84,8 @@ def submit(client: MLClient, training: Training, compute: str) -> Job:
     data = _data(training.data)
     _require_compute(client, compute)
     with _code() as code, _image() as environment, arm.told("The job"):
-        return client.jobs.create_or_update(_job(training, compute, data, code, environment))
+        job: Job = client.jobs.create_or_update(_job(training, compute, data, code, environment))
+    return job
 
 
 def follow(client: MLClient, name: str) -> None:
