@@ -14,6 +14,7 @@ from typing import Any
 import mlflow.pyfunc
 from azureml_inference_server_http.api.aml_request import AMLRequest, rawhttp
 from azureml_inference_server_http.api.aml_response import AMLResponse
+from mlflow.exceptions import MlflowException
 from mlflow.pyfunc.scoring_server import invocations
 
 JSON = "application/json"
@@ -40,5 +41,8 @@ def run(request: AMLRequest) -> AMLResponse:
         rows = {"dataframe_split": {"columns": split["columns"], "data": split["data"]}}
     except (ValueError, KeyError, TypeError, RecursionError):
         return AMLResponse({"message": f"The body can't be read: send {SHAPE}."}, 400, json_str=True)
-    answer = invocations(json.dumps(rows), JSON, model, model.metadata.get_input_schema())
+    try:
+        answer = invocations(json.dumps(rows), JSON, model, model.metadata.get_input_schema())
+    except MlflowException as error:
+        return AMLResponse({"message": error.message}, error.get_http_status_code(), json_str=True)
     return AMLResponse(json.loads(answer.response), answer.status, json_str=True)
