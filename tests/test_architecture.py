@@ -34,31 +34,51 @@ LAYERS = [
         "serve",
         "query",
         "endpoint",
+        *("arm", "online_endpoint", "monitor_schedule", "azure_scoring"),
     ],
-    ["check", "train", "promote", "predict", "tune", "monitor", "deploy"],
-    ["show", "ui", "demo", "cli", "__main__"],
+    [
+        *("check", "train", "promote", "predict", "tune", "monitor", "acceptance", "deploy"),
+        *("serving_copy", "deploy_azureml", "submit", "provision", "clean_up"),
+    ],
+    ["show", "ui", "demo", "commands", "azure_commands", "cli", "__main__"],
 ]
 
 # Third-party packages that only some layers may know; the others are free for all.
 PLATFORMS = {
     "mlflow": {
         *("scorer", "tracking", "dialect", "record", "flavor", "registry", "outcome", "champion", "serve"),
-        *("train", "promote", "tune", "monitor", "deploy"),
+        *("train", "promote", "tune", "monitor", "acceptance", "azure_scoring"),
     },
     "uvicorn": {"serve"},
     "fastapi": {"serve"},
     "starlette": {"serve"},
     "requests": {"azureml", "tracking", "query", "endpoint"},
-    "azure": {"azureml"},
+    "azure": {
+        *("azureml", "arm", "online_endpoint", "monitor_schedule"),
+        *("serving_copy", "deploy_azureml", "submit", "provision", "clean_up", "azure_commands"),
+    },
+    "azureml_inference_server_http": {"azure_scoring"},
     "azureml": {"azureml"},
     "databricks": {"endpoint", "deploy"},
-    "click": {"ui", "cli"},
+    "click": {"ui", "commands", "azure_commands", "cli"},
     "rich": {"show", "demo"},
     "optuna": {"search"},
     "scipy": {"drift"},
 }
 
-HEAVY = {"pyspark", "mlflow", "pandas", "onnx", "matplotlib", "sklearn", "optuna", "scipy", "databricks", "azure", "azureml"}
+HEAVY = {
+    "pyspark",
+    "mlflow",
+    "pandas",
+    "onnx",
+    "matplotlib",
+    "sklearn",
+    "optuna",
+    "scipy",
+    "databricks",
+    "azure",
+    "azureml",
+}
 
 
 def modules() -> dict[str, ast.Module]:

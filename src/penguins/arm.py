@@ -71,6 +71,11 @@ def told(what: str) -> Iterator[None]:
         raise ServerError(f"{what}: {_one_line(error).rstrip('.')}; look at what was asked for.") from error
 
 
+def word(value: Any) -> str:
+    """A state as one word; Azure's clients give text in one place and an enumeration in another."""
+    return str(getattr(value, "value", value))
+
+
 def is_missing(error: BaseException) -> bool:
     """Whether Azure said that there is no such thing (and not that there is no such workspace)."""
     from azure.core.exceptions import ResourceNotFoundError
@@ -80,9 +85,9 @@ def is_missing(error: BaseException) -> bool:
 
 def said(error: Any) -> str:
     """Azure's own words in one line, without codes, traces and secrets."""
-    inner = getattr(error, "error", None)
+    inner: Any = getattr(error, "error", None)
     # A deployment that failed says only that it did; why, its details say.
-    while getattr(inner, "details", None):
+    while inner is not None and getattr(inner, "details", None):
         inner = inner.details[0]
     message = getattr(inner, "message", None)
     return _clean(message) if message else _one_line(error)

@@ -42,7 +42,10 @@ def run(request: AMLRequest) -> AMLResponse:
     except (ValueError, KeyError, TypeError, RecursionError):
         return AMLResponse({"message": f"The body can't be read: send {SHAPE}."}, 400, json_str=True)
     try:
-        answer = invocations(json.dumps(rows), JSON, model, model.metadata.get_input_schema())
+        schema = model.metadata.get_input_schema()
+        # MLflow hasn't typed these two.
+        answer = invocations(json.dumps(rows), JSON, model, schema)  # type: ignore[no-untyped-call]
     except MlflowException as error:
-        return AMLResponse({"message": error.message}, error.get_http_status_code(), json_str=True)
+        status = error.get_http_status_code()  # type: ignore[no-untyped-call]
+        return AMLResponse({"message": error.message}, status, json_str=True)
     return AMLResponse(json.loads(answer.response), answer.status, json_str=True)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from penguins import arm
+from penguins import arm, monitor_schedule
 from penguins.config import Report, silent
 
 if TYPE_CHECKING:
@@ -62,9 +62,7 @@ def _removers(client: MLClient) -> dict[str, Callable[[Found], None]]:
         return one
 
     def delete_schedule(thing: Found) -> None:
-        with arm.told(str(thing)):
-            arm.finish(client.schedules.begin_disable(thing.name), str(thing), TIMEOUT)
-        delete(client.schedules)(thing)
+        monitor_schedule.delete(client, thing.name)
 
     def archive(operations: Any) -> Callable[[Found], None]:
         def one(thing: Found) -> None:

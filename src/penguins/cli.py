@@ -318,9 +318,9 @@ def serve(model: str, host: str, port: int, until_stdin_ends: bool, tracking_uri
 )
 @click.option(
     "--kind", type=click.Choice(config.AZURE_KINDS), default=AZURE.kind, show_default=True,
-    help="Azure: managed for test, kubernetes for production, batch for files.",
+    help="Azure: managed for test, kubernetes for production.",
 )  # fmt: skip
-@click.option("--compute", help="Azure: the attached Kubernetes cluster, or the compute that batches run on.")
+@click.option("--compute", help="Azure: the attached Kubernetes cluster.")
 @click.option("--instance-type", help="Azure: the size of a machine.  [default: Standard_DS3_v2; the cluster's own]")
 @click.option("--instances", type=int, default=AZURE.instances, show_default=True, help="Azure: machines, or replicas.")
 @click.option(

@@ -33,8 +33,8 @@ DEFAULT_URL = "http://127.0.0.1:5000"
 DEFAULT_ENDPOINT = "predict-penguin"
 """The serving endpoint, named as in the lab."""
 
-AZURE_KINDS = ("managed", "kubernetes", "batch")
-"""What an Azure Machine Learning endpoint can be: on Azure's machines, on a cluster of one's own, or for files."""
+AZURE_KINDS = ("managed", "kubernetes")
+"""Where an Azure Machine Learning endpoint runs: on Azure's machines, or on a Kubernetes cluster of one's own."""
 
 AZURE_AUTH = ("key", "aad_token")
 """How an Azure Machine Learning endpoint knows who asks."""
@@ -134,11 +134,11 @@ class ServingParameters:
 class AzureServing:
     """How an Azure Machine Learning endpoint runs a version.
 
-    `kind` is one of AZURE_KINDS: managed for development and test, kubernetes for production, batch for files.
-    `compute` is the attached Kubernetes cluster, or the compute cluster that a batch runs on. `instance_type` is the
-    size of a machine, on Kubernetes one of the cluster's own instance types; None leaves it to Azure there, and means
-    Standard_DS3_v2 on Azure's machines. `auth` is one of AZURE_AUTH. With `own_script` the deployment answers through
-    this package's scoring script instead of Azure's. `traffic` is the version's share in percent; `timeout` is in
+    `kind` is one of AZURE_KINDS: managed for development and test, kubernetes for production. `compute` is the attached
+    Kubernetes cluster. `instance_type` is the size of a machine, on Kubernetes one of the cluster's own instance types;
+    None leaves it to Azure there, and means Standard_DS3_v2 on Azure's machines. `auth` is one of AZURE_AUTH. With
+    `own_script` the deployment answers through this package's scoring script instead of Azure's. `traffic` is the
+    version's share in percent; `timeout` is in
     seconds, for each change: a first deployment builds an image and takes minutes.
 
     Raises ParameterError when a value can't be worked with.
@@ -158,11 +158,10 @@ class AzureServing:
         for name, allowed in (("kind", AZURE_KINDS), ("auth", AZURE_AUTH)):
             if getattr(self, name) not in allowed:
                 raise ParameterError(f"{name} is {getattr(self, name)!r}: it must be one of {', '.join(allowed)}.")
-        if (self.compute is None) == (self.kind != "managed"):
-            needed = "runs on Azure's machines: leave the compute out"
-            if self.kind != "managed":
-                needed = f"runs on a compute of the workspace: name {'the cluster' if self.kind == 'batch' else 'it'}"
-            raise ParameterError(f"A {self.kind} endpoint {needed} (--compute).")
+        if self.kind == "kubernetes" and self.compute is None:
+            raise ParameterError("A kubernetes endpoint runs on a compute of the workspace: name it (--compute).")
+        if self.kind == "managed" and self.compute is not None:
+            raise ParameterError("A managed endpoint runs on Azure's machines: leave the compute out (--compute).")
         if self.kind == "managed" and self.instance_type is None:
             object.__setattr__(self, "instance_type", "Standard_DS3_v2")
         object.__setattr__(self, "instances", _whole(self.instances, "instances", 1, 1000, "from 1 to 1000"))

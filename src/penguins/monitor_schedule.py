@@ -11,11 +11,15 @@ from penguins.spec import PENGUINS, Spec
 
 if TYPE_CHECKING:
     from azure.ai.ml import MLClient
+    from azure.ai.ml.constants import MonitorDatasetContext
     from azure.ai.ml.entities import MonitorSchedule
 
 NAME = "penguins-monitor"
 
 TIMEOUT = 600.0
+
+ACCURACY, RECALL = "min_accuracy", "min_recall"
+"""The tags of a schedule that keep the floors of quality."""
 
 
 @dataclass(frozen=True)
@@ -54,9 +58,17 @@ def create(
 
 
 def disable(client: MLClient, name: str = NAME) -> None:
-    """Let the schedule rest. Raises ServerError."""
+    """Let the schedule rest; its definition stays as it is. Raises ServerError."""
     with arm.told(name):
-        poller = client.schedules.begin_disable(name)
+        schedule = client.schedules.get(name)
+        # Azure's own `begin_disable` does these two, and forgets the floor of the recall on the way.
+        schedule._is_enabled = False
+        signals = schedule.create_monitor.monitoring_signals
+        if "performance" in signals and {ACCURACY, RECALL} <= schedule.tags.keys():
+            signals["performance"].metric_thresholds = _floors(
+                float(schedule.tags[ACCURACY]), float(schedule.tags[RECALL])
+            )
+        poller = client.schedules.begin_create_or_update(schedule)
     arm.finish(poller, name, TIMEOUT)
 
 
@@ -104,7 +116,7 @@ def definition(
             monitoring_signals=_signals(watched, thresholds, spec),
             alert_notification=AlertNotification(emails=list(email)) if email else None,
         ),
-        tags=dict(arm.MADE_BY),
+        tags={**arm.MADE_BY, ACCURACY: str(thresholds.accuracy), RECALL: str(thresholds.recall)},
     )
 
 
@@ -112,24 +124,22 @@ def _signals(watched: Watched, thresholds: Thresholds, spec: Spec) -> dict[str, 
     from azure.ai.ml.constants import MonitorDatasetContext
     from azure.ai.ml.entities import DataDriftSignal, DataQualitySignal, PredictionDriftSignal
 
-    reference = _reference(watched.reference, spec)
-    inputs = _production(watched.inputs, MonitorDatasetContext.MODEL_INPUTS)
-    features = list(spec.features)
+    # Azure's own default is to measure and to tell nobody.
+    told: dict[str, Any] = {"reference_data": _reference(watched.reference, spec), "alert_enabled": True}
+    inputs = {"production_data": _production(watched.inputs, MonitorDatasetContext.MODEL_INPUTS), **told}
+    inputs["features"] = list(spec.features)
     signals: dict[str, Any] = {
-        "data_drift": DataDriftSignal(
-            production_data=inputs, reference_data=reference, features=features, metric_thresholds=_drift(thresholds)
-        ),
-        "data_quality": DataQualitySignal(
-            production_data=inputs, reference_data=reference, features=features, metric_thresholds=_quality(thresholds)
-        ),
+        "data_drift": DataDriftSignal(metric_thresholds=_drift(thresholds), **inputs),
+        "data_quality": DataQualitySignal(metric_thresholds=_quality(thresholds), **inputs),
     }
-    if watched.outputs is not None:
-        outputs = _production(watched.outputs, MonitorDatasetContext.MODEL_OUTPUTS)
-        signals["prediction_drift"] = PredictionDriftSignal(
-            production_data=outputs, reference_data=reference, metric_thresholds=_prediction_drift(thresholds)
-        )
-        if watched.truth is not None:
-            signals["performance"] = _performance(outputs, _reference(watched.truth, spec), thresholds)
+    if watched.outputs is None:
+        return signals
+    outputs = _production(watched.outputs, MonitorDatasetContext.MODEL_OUTPUTS)
+    signals["prediction_drift"] = PredictionDriftSignal(
+        production_data=outputs, metric_thresholds=_prediction_drift(thresholds), **told
+    )
+    if watched.truth is not None:
+        signals["performance"] = _performance(outputs, _reference(watched.truth, spec), thresholds)
     return signals
 
 
@@ -141,15 +151,16 @@ def _reference(data: str, spec: Spec) -> Any:
     return ReferenceData(
         input_data=Input(type="mltable", path=data),
         data_context=MonitorDatasetContext.TRAINING,
-        target_column_name=spec.label,
+        data_column_names={"target_column": spec.label},
     )
 
 
-def _production(data: str, context: str) -> Any:
+def _production(data: str, context: MonitorDatasetContext) -> Any:
     from azure.ai.ml import Input
-    from azure.ai.ml.entities import ProductionData
+    from azure.ai.ml.entities import BaselineDataRange, ProductionData
 
-    return ProductionData(input_data=Input(type="uri_folder", path=data), data_context=context, data_window_size="P1D")
+    a_day = BaselineDataRange(lookback_window_size="P1D", lookback_window_offset="P0D")
+    return ProductionData(input_data=Input(type="uri_folder", path=data), data_context=context, data_window=a_day)
 
 
 def _drift(thresholds: Thresholds) -> Any:
@@ -188,15 +199,19 @@ def _quality(thresholds: Thresholds) -> Any:
 
 
 def _performance(outputs: Any, truth: Any, thresholds: Thresholds) -> Any:
-    from azure.ai.ml.entities import (
-        ModelPerformanceClassificationThresholds,
-        ModelPerformanceMetricThreshold,
-        ModelPerformanceSignal,
-    )
+    from azure.ai.ml.entities import ModelPerformanceSignal
 
-    floors = ModelPerformanceClassificationThresholds(accuracy=thresholds.accuracy, recall=thresholds.recall)
     return ModelPerformanceSignal(
         production_data=outputs,
         reference_data=truth,
-        metric_thresholds=ModelPerformanceMetricThreshold(classification=floors),
+        metric_thresholds=_floors(thresholds.accuracy, thresholds.recall),
+        alert_enabled=True,
+    )
+
+
+def _floors(accuracy: float, recall: float) -> Any:
+    from azure.ai.ml.entities import ModelPerformanceClassificationThresholds, ModelPerformanceMetricThreshold
+
+    return ModelPerformanceMetricThreshold(
+        classification=ModelPerformanceClassificationThresholds(accuracy=accuracy, recall=recall)
     )

@@ -67,8 +67,7 @@ def deployment_name(version: Version) -> str:
 
 def state(one: OnlineEndpoint | OnlineDeployment) -> str:
     """How far Azure has got with an endpoint or a deployment: `succeeded`, `failed`, `updating`, ..."""
-    # Azure's client gives text here and an enumeration there.
-    return str(getattr(one.provisioning_state, "value", one.provisioning_state)).lower()
+    return arm.word(one.provisioning_state).lower()
 
 
 def deployments(client: MLClient, name: str) -> dict[str, str]:

@@ -28,8 +28,9 @@ if TYPE_CHECKING:
 
 COMMAND = (
     "python -m penguins train --data ${{inputs.data}} --max-iter ${{inputs.max_iter}} "
-    "--reg-param ${{inputs.reg_param}} --elastic-net-param ${{inputs.elastic_net_param}} --seed ${{inputs.seed}} "
-    "--test-fraction ${{inputs.test_fraction}} --experiment ${{inputs.experiment}} --register-as ${{inputs.register_as}}"
+    "--reg-param ${{inputs.reg_param}} --elastic-net-param ${{inputs.elastic_net_param}} "
+    "--seed ${{inputs.seed}} --test-fraction ${{inputs.test_fraction}} "
+    "--experiment ${{inputs.experiment}} --register-as ${{inputs.register_as}}"
 )
 """What a job runs; Azure, or `run_here`, puts the inputs in."""
 
@@ -103,7 +104,7 @@ def follow(client: MLClient, name: str) -> None:
             # The client makes a failure of its own of Ctrl-C.
             if isinstance(error.__cause__, KeyboardInterrupt):
                 raise KeyboardInterrupt from error
-        status = client.jobs.get(name).status
+        status = arm.word(client.jobs.get(name).status)
     if status in STOPPED:
         raise StoppedError(f"The job {name} was cancelled.")
     if status != DONE:

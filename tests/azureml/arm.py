@@ -1,7 +1,7 @@
 """Azure on this machine, as far as Resource Manager goes: it keeps state, is strict, and fails when told to.
 
-Workspaces, endpoints, deployments, models, environments, jobs, schedules and their blob storage, each by the routes that
-the real clients take. Questions to an endpoint go to real scoring servers of the real models.
+Workspaces, endpoints, deployments, models, environments, jobs, schedules and their blob storage, each by the routes
+that the real clients take. Questions to an endpoint go to real scoring servers of the real models.
 """
 
 from __future__ import annotations
@@ -38,13 +38,31 @@ TOKEN = "token-f00d-"
 ACCOUNT = "flock.blob.core.windows.net"
 CONTAINER = "azureml-blobstore"
 NEVER = 10**9
+MAY_CHANGE = {"isArchived", "tags", "description", "properties", "stage"}
+"""What of a version may be changed once it is there."""
 
 IN_GROUP = rf"/subscriptions/{SUBSCRIPTION}/resource[gG]roups/{GROUP}"
-HOME = f"/subscriptions/{SUBSCRIPTION}/resourceGroups/{GROUP}/providers/Microsoft.MachineLearningServices/workspaces/{WORKSPACE}"
+PROVIDERS = f"/subscriptions/{SUBSCRIPTION}/resourceGroups/{GROUP}/providers"
+HOME = f"{PROVIDERS}/Microsoft.MachineLearningServices/workspaces/{WORKSPACE}"
 NAME = r"([\w.-]+)"
 KNOWN_KEYS = {"id", "name", "type", "location", "tags", "kind", "identity", "sku", "properties", "systemData"}
 
 Json = dict[str, Any]
+
+CLUSTER: Json = {
+    "location": REGION,
+    "properties": {
+        "computeType": "AmlCompute",
+        "provisioningState": "Succeeded",
+        "properties": {
+            "vmSize": "STANDARD_DS3_V2",
+            "vmPriority": "Dedicated",
+            "enableNodePublicIp": True,
+            "scaleSettings": {"maxNodeCount": 2, "minNodeCount": 0, "nodeIdleTimeBeforeScaleDown": "PT120S"},
+        },
+    },
+}
+"""A compute cluster, as a workspace shows one."""
 
 
 @dataclass
@@ -76,7 +94,7 @@ class Operation:
     """Something that takes long."""
 
     polls: int
-    end: Callable[[], None]
+    end: Callable[[], object]
     error: Json | None = None
     done: bool = False
 
@@ -158,7 +176,7 @@ class Azure:
                 return handle(self, body, query, *found.groups())
         return refused(404, "NotFound", f"No HTTP resource was found that matches the request '{line}'.")
 
-    def begin(self, status: int, body: Json | None, what: str, end: Callable[[], None]) -> Answer:
+    def begin(self, status: int, body: Json | None, what: str, end: Callable[[], object]) -> Answer:
         """Answer that an operation has begun; `end` is called when it succeeds."""
         name = uuid.uuid4().hex
         error = next((error for key, error in self.failing.items() if what.startswith(key)), None)
@@ -223,7 +241,7 @@ def workspace_shown(azure: Azure, name: str) -> Json:
         "provisioningState": "Succeeded",
         "discoveryUrl": f"{azure.url}/discovery",
         "mlFlowTrackingUri": f"azureml://{azure.url.removeprefix('https://')}/mlflow/v1.0{HOME}",
-        "storageAccount": f"/subscriptions/{SUBSCRIPTION}/resourceGroups/{GROUP}/providers/Microsoft.Storage/storageAccounts/flock",
+        "storageAccount": f"{PROVIDERS}/Microsoft.Storage/storageAccounts/flock",
         **held["properties"],
     }
     return {"id": HOME.replace(WORKSPACE, name), "name": name, "type": "Microsoft.MachineLearningServices/workspaces",
@@ -240,7 +258,7 @@ def workspace(azure: Azure, body: Json, query: dict[str, str], name: str) -> Ans
 def delete_workspace(azure: Azure, body: Json, query: dict[str, str], name: str) -> Answer:
     if name not in azure.workspaces:
         return Answer(204)
-    return azure.begin(202, None, f"workspace {name}", lambda: azure.workspaces.pop(name) and None)
+    return azure.begin(202, None, f"workspace {name}", lambda: azure.workspaces.pop(name))
 
 
 def shown(azure: Azure, path: str) -> Json:
@@ -354,7 +372,7 @@ def delete_deployment(azure: Azure, body: Json, query: dict[str, str], path: str
         return Answer(204)
     if azure.things[endpoint]["properties"].get("traffic", {}).get(name):
         return refused(400, "BadRequest", f"The deployment {name} has traffic: set it to 0 first.")
-    return azure.begin(202, None, f"delete {path}", lambda: azure.things.pop(path) and None)
+    return azure.begin(202, None, f"delete {path}", lambda: azure.things.pop(path))
 
 
 def deployment_logs(azure: Azure, body: Json, query: dict[str, str], path: str) -> Answer:
@@ -375,7 +393,7 @@ def put_version(azure: Azure, body: Json, query: dict[str, str], path: str) -> A
     if not re.fullmatch(r"[a-zA-Z0-9][\w.-]{0,254}", name):
         return refused(400, "BadRequest", f"{name} is no name for one of the {kind}.")
     if (before := azure.things.get(path)) is not None:
-        changed = {key for key in body["properties"] if key not in {"isArchived", "tags", "description", "properties", "stage"}
+        changed = {key for key in body["properties"] if key not in MAY_CHANGE
                    and body["properties"][key] != before["properties"].get(key)}  # fmt: skip
         if changed:
             return refused(
@@ -488,7 +506,7 @@ def delete_schedule(azure: Azure, body: Json, query: dict[str, str], name: str) 
         return Answer(204)
     if azure.things[path]["properties"].get("isEnabled", True):
         return refused(400, "UserError", f"The schedule {name} is enabled: disable it first.")
-    return azure.begin(202, None, f"delete {path}", lambda: azure.things.pop(path) and None)
+    return azure.begin(202, None, f"delete {path}", lambda: azure.things.pop(path))
 
 
 def put_template(azure: Azure, body: Json, query: dict[str, str], name: str) -> Answer:
@@ -522,7 +540,7 @@ def databricks(azure: Azure, body: Json, query: dict[str, str], name: str) -> An
 def put_databricks(azure: Azure, body: Json, query: dict[str, str], name: str) -> Answer:
     if not body["properties"].get("managedResourceGroupId"):
         return refused(400, "InvalidRequestContent", "managedResourceGroupId is missing.")
-    place = f"/subscriptions/{SUBSCRIPTION}/resourceGroups/{GROUP}/providers/Microsoft.Databricks/workspaces/{name}"
+    place = f"{PROVIDERS}/Microsoft.Databricks/workspaces/{name}"
     wanted = {**body, "id": place, "name": name}
     wanted["properties"] = {
         **body["properties"],
@@ -536,7 +554,7 @@ def put_databricks(azure: Azure, body: Json, query: dict[str, str], name: str) -
 def delete_databricks(azure: Azure, body: Json, query: dict[str, str], name: str) -> Answer:
     if name not in azure.databricks:
         return Answer(204)
-    return azure.begin(202, None, f"delete databricks {name}", lambda: azure.databricks.pop(name) and None)
+    return azure.begin(202, None, f"delete databricks {name}", lambda: azure.databricks.pop(name))
 
 
 def score(azure: Azure, query: dict[str, str], headers: Any, sent: bytes, name: str) -> Answer:
@@ -660,7 +678,7 @@ def running(azure: Azure, authority: Authority) -> Iterator[Azure]:
                 content = b"" if content is None else json.dumps(content).encode()
             self.answer(answer.status, content, **headers)
 
-        do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = handle_any
+        do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = handle_any  # noqa: N815  # http.server's own names
 
     with https_server(Answering, authority) as url:
         azure.url = url

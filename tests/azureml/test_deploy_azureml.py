@@ -1,4 +1,4 @@
-"""Online endpoints: the real clients against an Azure on this machine, whose endpoints ask real servers of real models."""
+"""Online endpoints: the real clients against an Azure on this machine, whose endpoints ask real models' servers."""
 
 from __future__ import annotations
 
@@ -216,7 +216,8 @@ def test_a_deployment_that_does_not_get_healthy_is_removed_and_its_log_shown(azu
         deploy(GOOD, client=client)
     assert str(caught.value) == (
         f"{THREE}: The container has crashed; look at it in the studio. {NAME} has its former traffic again. The "
-        f"champion is the one it was.\nThe end of the log of {THREE}:\nModuleNotFoundError: No module named 'azureml.ai'"
+        f"champion is the one it was.\nThe end of the log of {THREE}:\n"
+        "ModuleNotFoundError: No module named 'azureml.ai'"
     )
     assert azure.traffic(NAME) == {ONE: 100}
     assert f"onlineEndpoints/{NAME}/deployments/{THREE}" not in azure.things
@@ -281,7 +282,7 @@ def test_a_champion_that_changed_meanwhile_puts_everything_back(azure: Azure, cl
 
 
 def test_what_the_gate_has_not_accepted_is_not_deployed(azure: Azure, client: MLClient) -> None:
-    with pytest.raises(ModelError, match="^The gate has not accepted version 3 of penguin_predictor"):
+    with pytest.raises(ModelError, match=r"^The gate has not accepted version 3 of penguin_predictor"):
         deploy(GOOD, client=client)
     assert azure.changes() == []
 
@@ -290,7 +291,9 @@ def test_another_stores_model_under_the_same_number_is_not_served(azure: Azure, 
     deploy(FAIR, client=client)
     undeploy(client=client)
     azure.things["models/penguin_predictor-serving/versions/1"]["properties"]["tags"]["digest"] = "another"
-    with pytest.raises(ServerError, match="^The workspace has another model as version 1 of penguin_predictor-serving"):
+    with pytest.raises(
+        ServerError, match=r"^The workspace has another model as version 1 of penguin_predictor-serving"
+    ):
         deploy(FAIR, client=client)
     assert azure.of_kind("onlineEndpoints") == []
 
@@ -310,9 +313,9 @@ def test_production_runs_on_a_kubernetes_cluster(azure: Azure, client: MLClient)
 
 
 def test_settings_that_do_not_fit() -> None:
-    with pytest.raises(ParameterError, match="^A kubernetes endpoint runs on a compute of the workspace: name it"):
+    with pytest.raises(ParameterError, match=r"^A kubernetes endpoint runs on a compute of the workspace: name it"):
         AzureServing(kind="kubernetes")
-    with pytest.raises(ParameterError, match="^A managed endpoint runs on Azure's machines: leave the compute out"):
+    with pytest.raises(ParameterError, match=r"^A managed endpoint runs on Azure's machines: leave the compute out"):
         AzureServing(compute="colony")
     with pytest.raises(ParameterError, match=r"^auth is 'none': it must be one of key, aad_token\.$"):
         AzureServing(auth="none")
@@ -332,12 +335,13 @@ def test_our_own_script_is_sent_with_its_image(azure: Azure, client: MLClient) -
 REFUSALS = [
     (
         403, "AuthorizationFailed", "You may not write here.",
-        f"{NAME}: You may not write here; ask for a role that allows it, such as AzureML Data Scientist on the workspace.",
+        f"{NAME}: You may not write here; ask for a role that allows it, such as AzureML Data Scientist on the "
+        "workspace.",
     ),
     (
         400, "QuotaExceeded", "Not enough quota for Standard_DS3_v2: 0 of 4 cores are left.",
-        f"{NAME}: Not enough quota for Standard_DS3_v2: 0 of 4 cores are left; free some of the quota, ask for more, or "
-        "take another size or region.",
+        f"{NAME}: Not enough quota for Standard_DS3_v2: 0 of 4 cores are left; free some of the quota, ask for more, "
+        "or take another size or region.",
     ),
     (
         409, "Conflict", "Already running method on endpoint.",
@@ -374,8 +378,8 @@ def test_throttling_that_ends_is_waited_for(azure: Azure, client: MLClient) -> N
 
 
 def test_a_workspace_that_is_not_there_is_no_endpoint_that_is_not_there(azure: Azure, client: MLClient) -> None:
-    gone = refused(404, "ResourceNotFound", f"The Resource 'Microsoft.MachineLearningServices/workspaces/{WORKSPACE}' was "
-                                            "not found.")  # fmt: skip
+    said = f"The Resource 'Microsoft.MachineLearningServices/workspaces/{WORKSPACE}' was not found."
+    gone = refused(404, "ResourceNotFound", said)
     azure.fail("GET", gone)
     with pytest.raises(ServerError, match=f"workspaces/{WORKSPACE}' was not found; check the subscription"):
         deploy(FAIR, client=client)

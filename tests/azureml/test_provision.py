@@ -59,8 +59,8 @@ def test_a_full_region_names_the_next_one(azure: Azure) -> None:
     result = command("azureml", "workspace", "create", "--name", "ross-sea", "--region", "westeurope")
     assert result.exit_code == 1
     assert result.stderr.splitlines()[-1] == (
-        "Error: ross-sea in westeurope: The subscription's quota of 1 workspace in this region is used; free some of the "
-        "quota, ask for more, or take another size or region. The next region to try is northeurope (--region "
+        "Error: ross-sea in westeurope: The subscription's quota of 1 workspace in this region is used; free some of "
+        "the quota, ask for more, or take another size or region. The next region to try is northeurope (--region "
         "northeurope)."
     )
     assert "ross-sea" not in azure.workspaces
@@ -136,8 +136,8 @@ def test_a_resource_group_that_is_not_there_is_told(azure: Azure) -> None:
     result = command("databricks-workspace", "create", "--name", "weddell-sea", "--region", "westeurope")
     assert result.exit_code == 1
     assert result.stderr.splitlines()[-1] == (
-        "Error: weddell-sea: Resource group 'birds' could not be found; check the subscription, the resource group, the "
-        "workspace and the name."
+        "Error: weddell-sea: Resource group 'birds' could not be found; check the subscription, the resource group, "
+        "the workspace and the name."
     )
 
 

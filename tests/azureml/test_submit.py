@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -22,7 +23,7 @@ from penguins.config import TrainingParameters
 from penguins.errors import DataError, ModelError, ParameterError, ServerError, StoppedError
 from penguins.submit import Training
 from penguins.tracking import Tracking
-from tests.azureml.arm import HOME, SECRETS, TOKEN, Azure, configure, refused, running
+from tests.azureml.arm import CLUSTER, HOME, SECRETS, TOKEN, Azure, configure, refused, running
 from tests.azureml.tls import Authority
 from tests.conftest import PENGUINS_CSV
 
@@ -33,7 +34,7 @@ pytestmark = [pytest.mark.azureml, pytest.mark.slow]
 def azure(trusted: Authority, monkeypatch: pytest.MonkeyPatch) -> Iterator[Azure]:
     """An Azure that the environment names, with a compute cluster."""
     azure = Azure()
-    azure.things["computes/rookery"] = {"location": "westeurope", "properties": {"computeType": "AmlCompute"}}
+    azure.things["computes/rookery"] = CLUSTER
     with running(azure, trusted):
         configure(azure, monkeypatch)
         yield azure
@@ -167,7 +168,9 @@ def test_what_is_not_there_is_told_before_anything_is_sent(azure: Azure, tmp_pat
     assert str(caught.value) == (
         "The workspace has no compute roockery: there are rookery; make one in the studio (--compute)."
     )
-    with pytest.raises(DataError, match="^There is no birds.csv here: give a file, a folder, or data in Azure such as"):
+    with pytest.raises(
+        DataError, match=r"^There is no birds\.csv here: give a file, a folder, or data in Azure such as"
+    ):
         submit.submit(client, Training("birds.csv"), "rookery")
     assert azure.of_kind("jobs") == []
     assert azure.blobs == {}
@@ -222,7 +225,7 @@ def test_the_very_same_command_runs_here_as_in_a_job(store: Path) -> None:
 
 def test_a_command_that_fails_here_ends_its_run(store: Path, tmp_path: Path) -> None:
     (tmp_path / "birds.csv").write_text("Island\nBiscoe\n")
-    with pytest.raises(ModelError, match="^The training ended with exit code 1: what it said stands above"):
+    with pytest.raises(ModelError, match=r"^The training ended with exit code 1: what it said stands above"):
         submit.run_here(Training(str(tmp_path / "birds.csv")), Tracking.local(store))
     [run] = mlflow.search_runs(search_all_experiments=True, output_format="list")
     assert run.info.status == "FAILED"
@@ -230,5 +233,5 @@ def test_a_command_that_fails_here_ends_its_run(store: Path, tmp_path: Path) -> 
 
 def test_the_command_names_every_parameter() -> None:
     """An input that the command doesn't name would be the default in every job."""
-    named = set(submit.re.findall(r"inputs\.(\w+)", submit.COMMAND))
+    named = set(re.findall(r"inputs\.(\w+)", submit.COMMAND))
     assert named == {"data", *Training().inputs()}
