@@ -16,6 +16,7 @@ from penguins.commands import (
     endpoint_option,
     experiment_option,
     json_option,
+    named_value,
     verbose_option,
     workspace_options,
 )
@@ -90,7 +91,7 @@ def submit_training(
         raise click.UsageError("Give --compute, or --local.")
     from penguins.submit import Training
 
-    training = Training(data, TrainingParameters(**parameters), experiment, register_as, _tags(tags))
+    training = Training(data, TrainingParameters(**parameters), experiment, register_as, dict(map(named_value, tags)))
     if local:
         _train_here(training, tracking_uri, as_json)
         return
@@ -134,13 +135,6 @@ def _follow(client: MLClient, name: str) -> None:
         raise PenguinsError(
             f"The job {name} goes on without you: its page in the studio shows it, and can cancel it."
         ) from None
-
-
-def _tags(pairs: tuple[str, ...]) -> dict[str, str]:
-    split = [pair.partition("=") for pair in pairs]
-    if wrong := [name for name, equals, _ in split if not (name and equals)]:
-        raise click.UsageError(f"A tag is NAME=VALUE, and {wrong[0]!r} is none.")
-    return {name: value for name, _, value in split}
 
 
 @azureml.group(cls=Commands)

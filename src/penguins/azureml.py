@@ -87,6 +87,11 @@ class Workspace:
             raise StoreError(f"The region of the workspace {self.name} isn't known: set AZUREML_REGION.")
         return f"{SCHEME}{self.host}/mlflow/v2.0{self.id}"
 
+    @property
+    def page(self) -> str:
+        """The page of the workspace in the studio."""
+        return f"https://ml.azure.com/experiments?wsid={self.id}"
+
     def run_page(self, run_id: str) -> str:
         """The page of a run in the studio."""
         return f"https://ml.azure.com/runs/{run_id}?wsid={self.id}"
@@ -118,7 +123,7 @@ def workspace(
             "Set AZUREML_SUBSCRIPTION_ID, AZUREML_RESOURCE_GROUP and AZUREML_WORKSPACE_NAME, or put the workspace's "
             "config.json into this folder."
         )
-    known = Workspace(*(found[what] for what in FILE_KEYS), found.get("host"))
+    known = Workspace(found["subscription"], found["resource_group"], found["name"], found.get("host"))
     return replace(known, host=f"{found['region']}.api.azureml.ms") if found.get("region") else known
 
 
@@ -150,9 +155,8 @@ def client(of: Workspace) -> MLClient:
     """Azure's own client of the workspace. Raises StoreError when there is no credential."""
     with _installed():
         from azure.ai.ml import MLClient
-    return MLClient(
-        signed_in(), of.subscription, of.resource_group, of.name, show_progress=False, enable_telemetry=False
-    )
+    quiet = {"show_progress": False, "enable_telemetry": False}
+    return MLClient(signed_in(), of.subscription, of.resource_group, of.name, **quiet)
 
 
 def databricks_client(of: Workspace) -> AzureDatabricksManagementClient:
@@ -192,6 +196,9 @@ def connect(uri: str) -> str:
         return uri
     with _installed():
         from azureml.mlflow import get_mlflow_tracking_uri_v2
+    if "ARM_CLOUD_METADATA_URL" not in os.environ:
+        # Otherwise the plugin looks up which clouds there are, for half a minute where it can't reach Azure's list.
+        os.environ.setdefault("AZUREML_CURRENT_CLOUD", "AzureCloud")
     of = Workspace.of(uri)
     context = {
         "subscription_id": of.subscription,
@@ -218,7 +225,7 @@ def require(uri: str, patience: float = PATIENCE) -> None:
         )
     except requests.RequestException as error:
         raise StoreError(
-            f"The workspace {of} doesn't answer at {of.host} ({type(error).__name__}): check the region and the network."
+            f"The workspace {of} doesn't answer at {of.host} ({type(error).__name__}): check region and network."
         ) from error
     if not answer.ok:
         raise StoreError(refusal(of, answer.status_code))
@@ -266,10 +273,10 @@ def _environment() -> dict[str, str] | None:
 
 
 def _file(folder: Path) -> dict[str, str]:
-    """What the nearest config.json says of a workspace."""
-    for place in (folder.resolve(), *folder.resolve().parents):
-        for path in (place / "config.json", place / ".azureml" / "config.json", place / "aml_config" / "config.json"):
-            if path.is_file():
+    """What config.json says of a workspace; one in `.azureml` counts more than a nearer one outside of it."""
+    for within in (".azureml", "aml_config", ""):
+        for place in (folder.resolve(), *folder.resolve().parents):
+            if (path := place / within / "config.json").is_file():
                 return _read(path)
     return {}
 
@@ -316,8 +323,8 @@ def _token(of: TokenCredential, patience: float) -> str:
 
 def _no_token(error: Exception) -> str:
     return (
-        f"There is no token for Azure ({first_sentence(error)}): run `az login`, or set AZURE_TENANT_ID, AZURE_CLIENT_ID "
-        "and AZURE_CLIENT_SECRET to a service principal's."
+        f"There is no token for Azure ({first_sentence(error).rstrip('.')}): run `az login`, or set AZURE_TENANT_ID, "
+        "AZURE_CLIENT_ID and AZURE_CLIENT_SECRET to a service principal's."
     )
 
 

@@ -24,6 +24,7 @@ from penguins.commands import (
     is_verbose,
     json_option,
     model_option,
+    named_value,
     refuse_options,
     to_option,
     tracking_option,
@@ -564,7 +565,7 @@ def monitor(
     Counts each column of both in Spark, asks the model about all rows, and measures its quality where the current rows
     have labels: over all of them and window by window. Logs metrics, pictures and a report to one run.
     """
-    from penguins import monitor, show
+    from penguins import monitor, show, tracking
     from penguins.findings import Settings
     from penguins.source import is_small
 
@@ -584,7 +585,7 @@ def monitor(
                 report=report,
             )
     if as_json:
-        click.echo(json.dumps(result.as_dict()))
+        click.echo(json.dumps({**result.as_dict(), "run_page": tracking.run_page(result.run_id)}))
     else:
         show.monitored(result)
     if result.drifted:
@@ -611,6 +612,45 @@ def log(folder: Path, tracking_uri: str | None, as_json: bool) -> None:
     if logged.version is not None:
         click.echo(f"Version  models:/{logged.registered_model}/{logged.version}")
     click.echo(f"{folder} is no longer needed.")
+
+
+@main.command()
+@click.argument("source", metavar="RUN|FOLDER")
+@click.option("--register-as", default=config.DEFAULT_MODEL, show_default=True, help="The registered model's name.")
+@click.option("--description", default="", help="A sentence about the version.")
+@click.option("--tag", "tags", multiple=True, metavar="NAME=VALUE", help="A tag of the version; may be repeated.")
+@experiment_option
+@tracking_option
+@json_option
+@verbose_option
+def register(
+    source: str,
+    register_as: str,
+    description: str,
+    tags: tuple[str, ...],
+    experiment: str,
+    tracking_uri: str | None,
+    as_json: bool,
+) -> None:
+    """Make a model the next version of a registered model.
+
+    The model is the one of a run (its id, or runs:/<id>/<path>), or a FOLDER in MLflow's format, such as `train --save`
+    writes, which is logged to a run of its own first. The version is no champion: `penguins promote` judges that.
+    """
+    from penguins import registry
+
+    named = dict(named_value(text) for text in tags)
+    _store(tracking_uri).activate()
+    if Path(source).is_dir():
+        run_id, version = registry.register_folder(
+            source, register_as, experiment=experiment, description=description, tags=named
+        )
+    else:
+        run_id, version = registry.register_run(source, register_as, description=description, tags=named)
+    if as_json:
+        click.echo(json.dumps({"run_id": run_id, "registered_model": version.name, "version": version.number}))
+    else:
+        click.echo(f"Run      {run_id}\nVersion  {version.uri}")
 
 
 @main.command()

@@ -78,7 +78,9 @@ data_option = click.option(
     help="A CSV or Parquet file, a folder of them, a URI or Volumes path, or a table name.",
 )
 tracking_option = click.option(
-    "--tracking-uri", envvar="MLFLOW_TRACKING_URI", help="Where runs are kept.  [default: mlflow.db in this folder]"
+    "--tracking-uri",
+    envvar="MLFLOW_TRACKING_URI",
+    help="Where runs are kept; `azureml` finds the workspace by itself.  [default: mlflow.db in this folder]",
 )
 model_option = click.option(
     "--model", default=config.DEFAULT_MODEL, show_default=True, help="The registered model's name."
@@ -121,6 +123,14 @@ def azure_quiet() -> Iterator[None]:
     """Within the block what Azure's clients print to stdout, which is for results, goes where stderr goes."""
     with contextlib.redirect_stdout(sys.stderr):
         yield
+
+
+def named_value(text: str) -> tuple[str, str]:
+    """The name and the value of a tag such as `season=2026`. Raises UsageError for any other text."""
+    name, equals, value = text.partition("=")
+    if not name or not equals:
+        raise click.UsageError(f"The tag is {text!r}: give it as NAME=VALUE.")
+    return name, value
 
 
 def is_verbose() -> bool:

@@ -82,16 +82,16 @@ def create_version(model_uri: str, name: str, tags: Mapping[str, str]) -> ModelV
 
 def artifacts(run_id: str) -> list[str]:
     """The paths of all files that a run of the active store keeps, those in folders too, in order."""
-    import mlflow
-    from mlflow.artifacts import list_artifacts
 
-    if has_logged_models():
-        return sorted(_files(lambda path: list_artifacts(run_id=run_id, artifact_path=path)))
-    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+    def files(listed: Callable[[str | None], list[FileInfo]], path: str | None = None) -> Iterator[str]:
+        for found in listed(path):
+            if found.is_dir:
+                yield from files(listed, found.path)
+            else:
+                yield found.path
 
-    run = mlflow.get_run(run_id)
-    repository = get_artifact_repository(str(run.info.artifact_uri), tracking_uri=mlflow.get_tracking_uri())
-    return sorted(_files(repository.list_artifacts))
+    # Asked for a folder, the plugin also tells what is in those whose names begin in the same way.
+    return sorted(set(files(_listing(run_id))))
 
 
 def log_inputs(run_id: str, inputs: list[DatasetInput]) -> None:
@@ -106,7 +106,7 @@ def log_inputs(run_id: str, inputs: list[DatasetInput]) -> None:
         if error.error_code != NO_ROUTE:
             raise
         for given in inputs:
-            client.set_tag(run_id, f"{INPUT}{given.dataset.name}", json.dumps(given.to_dictionary()))
+            client.set_tag(run_id, f"{INPUT}{given.dataset.name}", json.dumps(_as_dict(given)))
 
 
 def inputs(run: Run) -> list[DatasetInput]:
@@ -120,6 +120,14 @@ def inputs(run: Run) -> list[DatasetInput]:
         DatasetInput(Dataset(**one["dataset"]), [InputTag(key, value) for key, value in one["tags"].items()])
         for one in said
     ]
+
+
+def _as_dict(given: DatasetInput) -> dict[str, Any]:
+    names = ("name", "digest", "source_type", "source")
+    return {
+        "dataset": {name: getattr(given.dataset, name) for name in names},
+        "tags": {tag.key: tag.value for tag in given.tags},
+    }
 
 
 def marked(name: str, mark: str) -> int | None:
@@ -245,9 +253,16 @@ def _is_new(client: MlflowClient, name: str) -> bool:
     return True
 
 
-def _files(listed: Callable[[str | None], list[FileInfo]], path: str | None = None) -> Iterator[str]:
-    for found in listed(path):
-        if found.is_dir:
-            yield from _files(listed, found.path)
-        else:
-            yield found.path
+def _listing(run_id: str) -> Callable[[str | None], list[FileInfo]]:
+    import mlflow
+
+    if has_logged_models():
+        return lambda path: mlflow.MlflowClient().list_artifacts(run_id, path)
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+    # MLflow's own function fails there when it is asked for a folder.
+    uri = mlflow.get_run(run_id).info.artifact_uri
+    listed: Callable[[str | None], list[FileInfo]] = get_artifact_repository(
+        str(uri), tracking_uri=mlflow.get_tracking_uri()
+    ).list_artifacts
+    return listed

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from penguins import dialect
-from penguins.config import CHAMPION
+from penguins import dialect, record
+from penguins.config import CHAMPION, DEFAULT_EXPERIMENT
 from penguins.errors import ModelError, StoreError, first_sentence
 from penguins.tracking import Tracking, experiment_id
 
@@ -134,6 +134,57 @@ def register(
     return int(registered.version)
 
 
+def register_run(
+    run: str, name: str, *, description: str = "", tags: Mapping[str, str] | None = None
+) -> tuple[str, Version]:
+    """Make the model of a run, by its id or `runs:/<id>/<path>`, the next version of `name`: run, version.
+
+    Raises ModelError when there is no such run or it has no such model, StoreError when the registry refuses.
+    """
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    run_id, _, path = run.removeprefix("runs:/").partition("/")
+    try:
+        mlflow.get_run(run_id)
+    except MlflowException as error:
+        if error.error_code not in MISSING:
+            raise StoreError(f"The run {run_id} can't be asked for: {first_sentence(error)}") from error
+        raise ModelError(f"There is no run {run_id}, and no folder of that name: give one of them.") from error
+    model_uri = f"runs:/{run_id}/{path or dialect.MODEL}"
+    try:
+        # Before a name is made for it: MLflow would leave that behind without a version.
+        mlflow.models.get_model_info(model_uri)
+    except (MlflowException, OSError) as error:
+        raise ModelError(f"{model_uri} can't be loaded: {first_sentence(error)}") from error
+    return run_id, Version(name, register(model_uri, name, description=description, tags=tags))
+
+
+def register_folder(
+    folder: str | Path,
+    name: str,
+    *,
+    experiment: str = DEFAULT_EXPERIMENT,
+    description: str = "",
+    tags: Mapping[str, str] | None = None,
+) -> tuple[str, Version]:
+    """Log a model folder to a run of its own in `experiment`, and make it the next version of `name`: run, version.
+
+    The folder is what `flavor.save` or any MLflow flavor has saved. Raises ModelError when it holds no MLflow model,
+    StoreError when it can't be logged or registered; the run then ends as FAILED.
+    """
+    from mlflow.exceptions import MlflowException
+
+    if not Path(folder, "MLmodel").is_file():
+        raise ModelError(f"{folder} holds no MLflow model: it must be a folder with a file MLmodel.")
+    try:
+        with record.active_run(experiment, f"{name} from {Path(folder).resolve().name}") as run:
+            logged = log_folder(str(folder))
+            return run.info.run_id, Version(name, register(logged, name, description=description, tags=tags))
+    except (MlflowException, OSError) as error:
+        raise StoreError(f"{folder} can't be logged: {first_sentence(error)}") from error
+
+
 def copy_version(
     name: str,
     version: int,
@@ -141,7 +192,7 @@ def copy_version(
     target: Tracking,
     *,
     copy_as: str | None = None,
-    experiment: str = "penguins",
+    experiment: str = DEFAULT_EXPERIMENT,
 ) -> int:
     """Copy a model version from one store to another, another server's included, and return its number there.
 

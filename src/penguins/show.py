@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from penguins import evaluate
+from penguins import evaluate, tracking
 from penguins.config import Report
 from penguins.spec import LAB_REQUEST
 
@@ -110,7 +110,10 @@ def trained(result: TrainedModel) -> None:
     console.print(f"\nRun      {result.run_id}\nModel    {result.model_uri}")
     if result.version is not None:
         console.print(f"Version  models:/{result.registered_model}/{result.version}")
-    console.print("\nNext: [bold]penguins ui[/bold] shows the run, its pictures and the model in a browser.")
+    if page := tracking.run_page(result.run_id):
+        console.print(f"Studio   {page}", soft_wrap=True)
+    else:
+        console.print("\nNext: [bold]penguins ui[/bold] shows the run, its pictures and the model in a browser.")
 
 
 def quality(confusion: Confusion, metrics: dict[str, float], rows: str = "test rows") -> Table:
@@ -144,6 +147,7 @@ def as_json(result: TrainedModel) -> dict[str, Any]:
     return {
         "run_id": result.run_id,
         "experiment_id": result.experiment_id,
+        "run_page": tracking.run_page(result.run_id),
         "model_uri": result.model_uri,
         "registered_model": result.registered_model,
         "version": result.version,
@@ -382,6 +386,8 @@ def monitored(result: Monitoring) -> None:
     advice = "is" if findings.retrain else "is not"
     console.print(f"\nRetraining {advice} advised (rule: {findings.settings.rule} windows).")
     console.print(f"\nRun    {result.run_id}\nModel  {result.model_uri or 'none was asked'}")
+    if page := tracking.run_page(result.run_id):
+        console.print(f"Studio {page}", soft_wrap=True)
 
 
 def drifts(findings: Findings) -> Table:

@@ -48,7 +48,7 @@ class Tracking:
         *,
         region: str | None = None,
     ) -> Tracking:
-        """An Azure Machine Learning workspace, for runs and models; what isn't given is found as `azureml.workspace` does.
+        """A workspace of Azure Machine Learning, for runs and models; `azureml.workspace` finds what isn't given.
 
         Where the region isn't known, Azure is asked for it. Raises StoreError when the workspace can't be found.
         """
@@ -111,6 +111,14 @@ class Tracking:
         uris = (self.tracking_uri, self.registry_uri or self.tracking_uri)
         usable = {uri: azureml.connect(uri) if uri.startswith(azureml.SCHEME) else uri for uri in dict.fromkeys(uris)}
         return usable[uris[0]], usable[uris[1]]
+
+    @property
+    def page(self) -> str | None:
+        """Where a person looks at a server's runs; None for a local store."""
+        if self.folder is not None:
+            return None
+        is_workspace = self.tracking_uri.startswith(azureml.SCHEME)
+        return azureml.Workspace.of(self.tracking_uri).page if is_workspace else without_secrets(self.tracking_uri)
 
     @property
     def folder(self) -> Path | None:

@@ -17,8 +17,8 @@ def serve(store: Tracking, host: str, port: int) -> int:
 
     Raises ServerError when the port is taken, StoreError when nothing was ever tracked here.
     """
-    if store.folder is None:
-        click.echo(f"{store.tracking_uri} is a server: its page is there already.")
+    if store.page is not None:
+        click.echo(f"The runs are at {store.page} already: a server has its own page.")
         return 0
     store.require()
     # Only to see that the port is free: `mlflow ui` opens its own.

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.azureml.mlflow_workspace import MlflowWorkspace, running
 from tests.azureml.tls import Authority
+from tests.servers import mlflow_server
 
 CLOUD = (
     *("ARM_", "AZURE_", "AZUREML_", "DEFAULT_IDENTITY_", "IDENTITY_", "IMDS_", "MSI_", "OBO_"),
@@ -48,3 +50,30 @@ def trusted(authority: Authority, monkeypatch: pytest.MonkeyPatch) -> Authority:
             monkeypatch.delenv(name)
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(authority.bundle))
     return authority
+
+
+@pytest.fixture(scope="session")
+def mlflow_behind(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The MLflow server that stands behind all workspaces of these tests; each test has names of its own there."""
+    with mlflow_server(tmp_path_factory.mktemp("behind")) as server:
+        yield server.uri
+
+
+@pytest.fixture
+def workspace(
+    mlflow_behind: str, trusted: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[MlflowWorkspace]:
+    """A workspace that a service principal in the environment may use."""
+    import mlflow
+
+    files = tmp_path / "blobs"
+    files.mkdir()
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    with running(MlflowWorkspace(mlflow_behind, files), trusted) as served:
+        for name, value in served.environment().items():
+            monkeypatch.setenv(name, value)
+        yield served
+        while mlflow.active_run() is not None:
+            mlflow.end_run()
+        mlflow.set_tracking_uri("")
+        mlflow.set_registry_uri("")

@@ -203,7 +203,7 @@ def test_wrong_usage() -> None:
     result = command("--compute", "rookery", "--tag", "season")
     assert (result.exit_code, result.stderr.splitlines()[-1]) == (
         2,
-        "Error: A tag is NAME=VALUE, and 'season' is none.",
+        "Error: The tag is 'season': give it as NAME=VALUE.",
     )
 
 
