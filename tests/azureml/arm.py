@@ -182,7 +182,7 @@ class Azure:
         error = next((error for key, error in self.failing.items() if what.startswith(key)), None)
         self.operations[name] = Operation(self.polls, end, error)
         place = f"{self.url}/subscriptions/{SUBSCRIPTION}/operations/{name}?api-version=2023-04-01"
-        return Answer(status, body, {"Azure_AsyncOperation": place, "Location": place, "x_ms_retry_after_ms": "50"})
+        return Answer(status, body, {"Azure-AsyncOperation": place, "Location": place, "x-ms-retry-after-ms": "50"})
 
 
 def metadata(azure: Azure, _: bytes) -> Answer:
@@ -224,7 +224,7 @@ def operation(azure: Azure, body: Json, query: dict[str, str], name: str) -> Ans
         return absent(f"Operation {name}")
     found.polls -= 1
     if found.polls > 0:
-        return Answer(200, {"status": "InProgress"}, {"x_ms_retry_after_ms": "50"})
+        return Answer(200, {"status": "InProgress"}, {"x-ms-retry-after-ms": "50"})
     if found.error is not None:
         return Answer(200, {"status": "Failed", "error": found.error})
     if not found.done:
@@ -581,13 +581,13 @@ def score(azure: Azure, query: dict[str, str], headers: Any, sent: bytes, name: 
     if answer.status_code == 200:
         return Answer(200, answer.json()["predictions"])
     # What the container refuses is the gateway's own status, with the container's words.
-    return Answer(424, answer.json(), {"ms_azureml_model_error_statuscode": str(answer.status_code)})
+    return Answer(424, answer.json(), {"ms-azureml-model-error-statuscode": str(answer.status_code)})
 
 
 def blob(azure: Azure, query: dict[str, str], headers: Any, sent: bytes, method: str, place: str) -> Answer:
     if query.get("sig") != SIGNATURE and not headers.get("Authorization", "").startswith("SharedKey "):
-        return Answer(403, b"<Error><Code>AuthenticationFailed</Code></Error>", {"Content_Type": "application/xml"})
-    stamp = {"ETag": '"1"', "Last_Modified": "Sat, 21 Nov 2026 10:00:00 GMT", "x_ms_version": "2024-01-01"}
+        return Answer(403, b"<Error><Code>AuthenticationFailed</Code></Error>", {"Content-Type": "application/xml"})
+    stamp = {"ETag": '"1"', "Last-Modified": "Sat, 21 Nov 2026 10:00:00 GMT", "x-ms-version": "2024-01-01"}
     name = unquote(place.partition("/")[2])
     if method == "GET" and query.get("comp") == "list":
         found = [one for one in azure.blobs if one.startswith(query.get("prefix", ""))]
@@ -597,7 +597,7 @@ def blob(azure: Azure, query: dict[str, str], headers: Any, sent: bytes, method:
             for one in found
         )
         xml = f'<?xml version="1.0"?><EnumerationResults><Blobs>{items}</Blobs><NextMarker/></EnumerationResults>'
-        return Answer(200, xml.encode(), {**stamp, "Content_Type": "application/xml"})
+        return Answer(200, xml.encode(), {**stamp, "Content-Type": "application/xml"})
     if method == "PUT" and query.get("comp") == "metadata":
         given = {key.lower().removeprefix("x-ms-meta-"): value for key, value in headers.items()
                  if key.lower().startswith("x-ms-meta-")}  # fmt: skip
@@ -607,10 +607,10 @@ def blob(azure: Azure, query: dict[str, str], headers: Any, sent: bytes, method:
         azure.blobs[name] = sent
         return Answer(201, None, stamp)
     if name not in azure.blobs:
-        return Answer(404, None, {"x_ms_error_code": "BlobNotFound"})
-    kept = {f"x_ms_meta_{key}": value for key, value in azure.metadata.get(name, {}).items()}
+        return Answer(404, None, {"x-ms-error-code": "BlobNotFound"})
+    kept = {f"x-ms-meta-{key}": value for key, value in azure.metadata.get(name, {}).items()}
     size = len(azure.blobs[name])
-    headers = {**stamp, **kept, "x_ms_blob_type": "BlockBlob", "Content_Range": f"bytes 0-{max(size - 1, 0)}/{size}"}
+    headers = {**stamp, **kept, "x-ms-blob-type": "BlockBlob", "Content-Range": f"bytes 0-{max(size - 1, 0)}/{size}"}
     return Answer(206 if method == "GET" else 200, azure.blobs[name], headers)
 
 
@@ -674,7 +674,7 @@ def running(azure: Azure, authority: Authority) -> Iterator[Azure]:
                 answer = azure.respond(self.command, address.path, query, self.headers, sent)
             content, headers = answer.body, dict(answer.headers)
             if not isinstance(content, bytes):
-                headers.setdefault("Content_Type", "application/json")
+                headers.setdefault("Content-Type", "application/json")
                 content = b"" if content is None else json.dumps(content).encode()
             self.answer(answer.status, content, **headers)
 

@@ -370,7 +370,7 @@ def test_a_failing_azure_is_asked_again_and_then_told(azure: Azure, client: MLCl
 
 def test_throttling_that_ends_is_waited_for(azure: Azure, client: MLClient) -> None:
     busy = refused(429, "TooManyRequests", "Slow down.")
-    busy.headers["Retry_After"] = "1"
+    busy.headers["Retry-After"] = "1"
     azure.fail(f"PUT {HOME}/onlineEndpoints/{NAME}$", busy, times=2)
     assert deploy(FAIR, client=client).changed
     # Twice in vain, then the endpoint, then its traffic.
