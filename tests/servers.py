@@ -68,7 +68,7 @@ def stop(process: subprocess.Popen[bytes], how: signal.Signals) -> None:
 
 def wait_for(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
     for _ in range(600):
-        with contextlib.suppress(requests.ConnectionError):
+        with contextlib.suppress(requests.ConnectionError, requests.Timeout):
             if requests.get(url, timeout=5).ok:
                 return
         assert process.poll() is None, log.read_text()

@@ -15,33 +15,40 @@ PACKAGE = ROOT / "src" / "penguins"
 # docs/architecture.md explains the layers. A module imports from layers above its own, and from its own layer only
 # what stands before it in the row.
 LAYERS = [
-    ["errors", "config", "spec", "scorer"],
+    ["errors", "config", "spec", "scorer", "azure_scoring"],
     [
         *("source", "target", "data", "pipeline", "evaluate", "export"),
         *("bins", "drift", "findings", "plots", "page", "search"),
     ],
     [
         *("java", "session", "azureml", "tracking", "dialect", "record", "flavor", "registry", "outcome", "champion"),
-        *("acceptance", "serve", "query", "endpoint"),
+        *("acceptance", "serve", "query", "endpoint", "arm", "online_endpoint", "monitor_schedule"),
     ],
-    ["check", "train", "promote", "predict", "tune", "monitor", "deploy"],
-    ["show", "ui", "demo", "cli", "__main__"],
+    [
+        *("check", "train", "promote", "predict", "tune", "monitor", "deploy"),
+        *("serving_copy", "deploy_azureml", "submit", "provision", "clean_up"),
+    ],
+    ["show", "ui", "demo", "commands", "azure_commands", "cli", "__main__"],
 ]
 
 # Third-party packages that only some layers may know; the others are free for all.
 PLATFORMS = {
     "mlflow": {
         *("scorer", "tracking", "dialect", "record", "flavor", "registry", "outcome", "champion", "serve"),
-        *("acceptance", "train", "promote", "tune", "monitor"),
+        *("acceptance", "train", "promote", "tune", "monitor", "azure_scoring"),
     },
     "uvicorn": {"serve"},
     "fastapi": {"serve"},
     "starlette": {"serve"},
     "requests": {"azureml", "tracking", "query", "endpoint"},
-    "azure": {"azureml"},
+    "azure": {
+        *("azureml", "arm", "online_endpoint", "monitor_schedule"),
+        *("serving_copy", "deploy_azureml", "submit", "provision", "clean_up", "azure_commands"),
+    },
+    "azureml_inference_server_http": {"azure_scoring"},
     "azureml": {"azureml"},
     "databricks": {"endpoint", "deploy"},
-    "click": {"ui", "cli"},
+    "click": {"ui", "commands", "azure_commands", "cli"},
     "rich": {"show", "demo"},
     "optuna": {"search"},
     "scipy": {"drift"},
@@ -120,6 +127,14 @@ def test_the_scorer_imports_nothing_of_the_package() -> None:
     assert {name.split(".")[0] for name in imports(modules()["scorer"])} <= {
         *("__future__", "collections", "json", "typing"),
         *("mlflow", "numpy", "onnxruntime", "pandas"),
+    }
+
+
+def test_the_scoring_script_imports_nothing_of_the_package() -> None:
+    """It runs in a deployment's container, which doesn't have the package either."""
+    assert {name.split(".")[0] for name in imports(modules()["azure_scoring"])} <= {
+        *("__future__", "json", "os", "pathlib", "typing"),
+        *("azureml_inference_server_http", "mlflow"),
     }
 
 

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import click
 import mlflow
 import pytest
 
@@ -124,8 +125,15 @@ def test_every_command_stands_in_the_readme() -> None:
         assert f"`penguins {name}`" in README, name
 
 
+def options(command: click.Command) -> set[str]:
+    """The options of a command, and of all commands in it if it is a group."""
+    inner = command.commands.values() if isinstance(command, click.Group) else ()
+    own = {option for param in command.params for option in (*param.opts, *param.secondary_opts)}
+    return own.union(*map(options, inner))
+
+
 def test_every_option_shown_exists() -> None:
-    known = {option for command in cli.main.commands.values() for param in command.params for option in param.opts}
+    known = options(cli.main)
     for document in DOCUMENTS:
         for line in re.findall(rf"penguins (?:{'|'.join(cli.main.commands)})[^\n`|]*", document.read_text()):
             assert set(re.findall(r"--[a-z-]+", line)) <= known | {"--help"}, f"{document.name}: {line}"

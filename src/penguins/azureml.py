@@ -18,6 +18,7 @@ from penguins.errors import PenguinsError, StoreError, first_sentence
 if TYPE_CHECKING:
     from azure.ai.ml import MLClient
     from azure.core.credentials import TokenCredential
+    from azure.mgmt.databricks import AzureDatabricksManagementClient
 
 SCHEME = "azureml://"
 """How the tracking URI of a workspace begins."""
@@ -156,7 +157,19 @@ def client(of: Workspace) -> MLClient:
     """Azure's own client of the workspace. Raises StoreError when there is no credential."""
     with _installed():
         from azure.ai.ml import MLClient
-    return MLClient(signed_in(), of.subscription, of.resource_group, of.name, enable_telemetry=False)
+    quiet = {"show_progress": False, "enable_telemetry": False}
+    return MLClient(signed_in(), of.subscription, of.resource_group, of.name, **quiet)
+
+
+def databricks_client(of: Workspace) -> AzureDatabricksManagementClient:
+    """Azure's own client of the Databricks workspaces of a subscription. Raises StoreError as `client` does."""
+    with _installed():
+        from azure.mgmt.databricks import AzureDatabricksManagementClient
+    # Its address depends on the cloud, which the other client knows how to find.
+    manager = str(client(of)._base_url).rstrip("/")
+    return AzureDatabricksManagementClient(
+        credential(), of.subscription, base_url=manager, credential_scopes=[f"{manager}/.default"]
+    )
 
 
 def located(of: Workspace) -> Workspace:

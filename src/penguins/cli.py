@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-import logging
-import os
 import sys
-import traceback
-import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -16,60 +12,49 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from penguins import __version__, config
-from penguins.config import Policy, SearchParameters, ServingParameters, TrainingParameters
-from penguins.errors import ModelError, PenguinsError, first_sentence, without_secrets
+from penguins import __version__, azure_commands, config
+from penguins.commands import (
+    PLATFORMS,
+    WORKSPACE,
+    Commands,
+    azure_quiet,
+    data_option,
+    endpoint_option,
+    experiment_option,
+    is_verbose,
+    json_option,
+    model_option,
+    named_value,
+    refuse_options,
+    to_option,
+    tracking_option,
+    verbose_option,
+    workspace_options,
+)
+from penguins.config import AzureServing, Policy, SearchParameters, ServingParameters, TrainingParameters
+from penguins.errors import ModelError
 
 if TYPE_CHECKING:
+    import pandas as pd
     from pyspark.sql import SparkSession
 
+    from penguins.deploy import Deployed
     from penguins.tracking import Tracking
 
 DEFAULTS = TrainingParameters()
 SEARCH = SearchParameters()
 POLICY = Policy()
 SERVING = ServingParameters()
+AZURE = AzureServing()
 JUDGED = config.Thresholds()
+
+DATABRICKS_ONLY = ("workload_size", "scale_to_zero", "only_existing")
+AZURE_SETTINGS = ("kind", "compute", "instance_type", "instances", "auth", "app_insights", "own_script")
+AZURE_ONLY = (*AZURE_SETTINGS, *WORKSPACE)
+"""The options of `deploy` that are for one platform alone."""
 
 ANSWER_IS_NO = 3
 """The exit code of a gate that refuses and of a monitor that finds drift: nothing failed."""
-
-
-class Command(click.Command):
-    """A command that keeps Spark's and MLflow's chatter from the user, unless it is told `--verbose`."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; without `--verbose`, what libraries warn of, log and print to stderr is dropped."""
-        if _is_verbose():
-            return super().invoke(ctx)
-        warnings.simplefilter("ignore")
-        for name in ("alembic", "py4j", "pyspark"):
-            logging.getLogger(name).setLevel(logging.ERROR)
-        # What MLflow's loggers are set to when it is imported; it also prints, to stderr, past its loggers.
-        os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")
-        # MLflow would try for minutes to reach a server that has gone; after the third time, a person wants to know.
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
-        os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
-        os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
-        with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stderr(nowhere):
-            return super().invoke(ctx)
-
-
-class Commands(click.Group):
-    """A group whose commands end with one sentence; told `--verbose`, with the traceback before it."""
-
-    command_class = Command
-
-    def invoke(self, ctx: click.Context) -> Any:
-        """Run the command, and turn what it raises into a ClickException."""
-        try:
-            return super().invoke(ctx)
-        except (click.ClickException, click.Abort, click.exceptions.Exit):
-            raise
-        except Exception as error:
-            if ctx.meta.get("verbose"):
-                click.echo(without_secrets(traceback.format_exc()), err=True)
-            raise click.ClickException(_sentence(error)) from error
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -94,45 +79,6 @@ def run() -> None:
     except SystemExit as end:
         if end.code:
             raise
-
-
-def _set_verbose(ctx: click.Context, _: click.Parameter, verbose: bool) -> None:
-    ctx.meta["verbose"] = verbose
-
-
-verbose_option = click.option(
-    "--verbose",
-    is_flag=True,
-    expose_value=False,
-    callback=_set_verbose,
-    help="Show what Spark and MLflow print, and the traceback of an error.",
-)
-data_option = click.option(
-    "--data",
-    default=config.DEFAULT_DATA,
-    show_default=True,
-    help="A CSV or Parquet file, a folder of them, a URI or Volumes path, or a table name.",
-)
-tracking_option = click.option(
-    "--tracking-uri",
-    envvar="MLFLOW_TRACKING_URI",
-    help="Where runs are kept; `azureml` finds the workspace by itself.  [default: mlflow.db in this folder]",
-)
-model_option = click.option(
-    "--model", default=config.DEFAULT_MODEL, show_default=True, help="The registered model's name."
-)
-to_option = click.option("--to", type=click.Choice(["databricks"]), required=True, help="Which platform.")
-endpoint_option = click.option(
-    "--endpoint", default=config.DEFAULT_ENDPOINT, show_default=True, help="The serving endpoint's name."
-)
-experiment_option = click.option(
-    "--experiment",
-    envvar="MLFLOW_EXPERIMENT_NAME",
-    default=config.DEFAULT_EXPERIMENT,
-    show_default=True,
-    help="The MLflow experiment.",
-)
-json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout, and nothing else.")
 
 
 @main.command()
@@ -356,7 +302,7 @@ def serve(model: str, host: str, port: int, until_stdin_ends: bool, tracking_uri
 
     store = Tracking.from_environment(tracking_uri)
     ready = show.serving_as_json if as_json else show.serving
-    serve.serve(store, model, host, port, ready, verbose=_is_verbose(), until_stdin_ends=until_stdin_ends)
+    serve.serve(store, model, host, port, ready, verbose=is_verbose(), until_stdin_ends=until_stdin_ends)
 
 
 @main.command()
@@ -366,58 +312,114 @@ def serve(model: str, host: str, port: int, until_stdin_ends: bool, tracking_uri
 @endpoint_option
 @click.option(
     "--size", "workload_size", type=click.Choice(config.WORKLOAD_SIZES), default=SERVING.workload_size,
-    show_default=True, help="Of the machines behind the endpoint.",
+    show_default=True, help="Databricks: of the machines behind the endpoint.",
 )  # fmt: skip
-@click.option("--scale-to-zero/--always-on", default=SERVING.scale_to_zero, show_default=True, help="When idle.")
+@click.option(
+    "--scale-to-zero/--always-on", default=SERVING.scale_to_zero, show_default=True, help="Databricks: when idle."
+)
+@click.option(
+    "--kind", type=click.Choice(config.AZURE_KINDS), default=AZURE.kind, show_default=True,
+    help="Azure: managed for test, kubernetes for production.",
+)  # fmt: skip
+@click.option("--compute", help="Azure: the attached Kubernetes cluster.")
+@click.option("--instance-type", help="Azure: the size of a machine.  [default: Standard_DS3_v2; the cluster's own]")
+@click.option("--instances", type=int, default=AZURE.instances, show_default=True, help="Azure: machines, or replicas.")
+@click.option(
+    "--auth", type=click.Choice(config.AZURE_AUTH), default=AZURE.auth, show_default=True,
+    help="Azure: how the endpoint knows who asks.",
+)  # fmt: skip
+@click.option(
+    "--app-insights/--no-app-insights", default=AZURE.app_insights, show_default=True,
+    help="Azure: send requests and logs to Application Insights.",
+)  # fmt: skip
+@click.option(
+    "--own-script", is_flag=True, help="Azure: answer bad rows with 400 and a sentence, by our scoring script."
+)
 @click.option(
     "--traffic", type=int, default=SERVING.traffic, show_default=True,
     help="Percent of the requests for this version; with all of them it becomes champion.",
 )  # fmt: skip
-@click.option("--timeout", type=float, default=SERVING.timeout, show_default=True, help="Seconds to wait for a change.")
-@click.option("--only-existing", is_flag=True, help="Without an endpoint, make none: the version becomes champion.")
+@click.option("--timeout", type=float, help="Seconds to wait for a change.  [default: 1800; 3600 on Azure]")
+@click.option(
+    "--only-existing", is_flag=True, help="Databricks: without an endpoint, make none: the version becomes champion."
+)
+@workspace_options
 @tracking_option
 @json_option
 @verbose_option
-def deploy(
-    to: str,
-    model: str,
-    version: int | None,
-    endpoint: str,
-    only_existing: bool,
-    tracking_uri: str | None,
-    as_json: bool,
-    **options: Any,
-) -> None:
+def deploy(to: str, model: str, version: int | None, tracking_uri: str | None, as_json: bool, **options: Any) -> None:
     """Serve a version on an endpoint, and make it champion once the endpoint gives the right answers.
 
     The version is the champion or one that the gate accepted (`penguins promote --judge-only`). It is started beside
     what is served, asked about rows whose answers are known, and only then gets its share of the traffic. On a wrong
-    answer, a failure or a timeout the endpoint gets its former configuration back, and the champion stays.
+    answer, a failure or a timeout everything is put back, and the champion stays.
     """
-    settings = ServingParameters(**options)
-    from penguins import deploy, registry, show
+    given = {name: value for name, value in options.items() if value is not None}
+    if to == "databricks":
+        refuse_options(to, *AZURE_ONLY)
+        result = _deploy_to_databricks(model, version, tracking_uri, given)
+    else:
+        refuse_options(to, *DATABRICKS_ONLY)
+        result = _deploy_to_azureml(model, version, tracking_uri, given)
+    from penguins import show
 
-    with show.progress((*deploy.STEPS, deploy.PUTTING_BACK)) as report:
-        report(deploy.STEPS[0])
-        _store(tracking_uri, has_models=True).activate()
-        chosen = registry.version_or_champion(model, version)
-        result = deploy.deploy(chosen, name=endpoint, settings=settings, only_existing=only_existing, report=report)
     if as_json:
         click.echo(json.dumps(show.deployed_as_json(result)))
     else:
         show.deployed(result)
 
 
+def _deploy_to_databricks(model: str, version: int | None, tracking_uri: str | None, given: dict[str, Any]) -> Deployed:
+    names = ("workload_size", "scale_to_zero", "traffic", "timeout")
+    settings = ServingParameters(**{name: given[name] for name in names if name in given})
+    from penguins import deploy, registry, show
+
+    with show.progress((*deploy.STEPS, deploy.PUTTING_BACK)) as report:
+        report(deploy.STEPS[0])
+        _store(tracking_uri, has_models=True).activate()
+        chosen = registry.version_or_champion(model, version)
+        return deploy.deploy(
+            chosen,
+            name=given["endpoint"],
+            settings=settings,
+            only_existing=given["only_existing"],
+            report=report,
+        )
+
+
+def _deploy_to_azureml(model: str, version: int | None, tracking_uri: str | None, given: dict[str, Any]) -> Deployed:
+    names = (*AZURE_SETTINGS, "traffic", "timeout")
+    settings = AzureServing(**{name: given[name] for name in names if name in given})
+    from penguins import azureml, deploy_azureml, registry, show
+
+    place = {name: given.get(name) for name in WORKSPACE}
+    with show.progress((*deploy_azureml.STEPS, deploy_azureml.PUTTING_BACK)) as report, azure_quiet():
+        report(deploy_azureml.STEPS[0])
+        client = azureml.client(azureml.workspace(*place.values()))
+        _store(tracking_uri, has_models=True).activate()
+        chosen = registry.version_or_champion(model, version)
+        return deploy_azureml.deploy(chosen, client=client, name=given["endpoint"], settings=settings, report=report)
+
+
 @main.command()
 @to_option
 @endpoint_option
+@workspace_options
 @json_option
 @verbose_option
-def undeploy(to: str, endpoint: str, as_json: bool) -> None:
+def undeploy(to: str, endpoint: str, as_json: bool, **place: str | None) -> None:
     """Delete an endpoint; the model and its versions stay."""
-    from penguins import deploy
+    if to == "databricks":
+        refuse_options(to, *WORKSPACE)
+        from penguins import deploy
 
-    deleted = deploy.undeploy(endpoint)
+        deleted = deploy.undeploy(endpoint)
+    else:
+        from penguins import azureml, deploy_azureml
+
+        with azure_quiet():
+            client = azureml.client(azureml.workspace(*place.values()))
+            deleted = deploy_azureml.undeploy(endpoint, client=client)
     if as_json:
         click.echo(json.dumps({"endpoint": endpoint, "deleted": deleted}))
     else:
@@ -426,27 +428,52 @@ def undeploy(to: str, endpoint: str, as_json: bool) -> None:
 
 @main.command()
 @click.option("--url", help=f"The scoring server's address.  [default: {config.DEFAULT_URL}]")
-@click.option("--endpoint", help="A Databricks serving endpoint to ask instead.")
+@click.option("--endpoint", help="A serving endpoint to ask instead.")
+@click.option(
+    "--to", type=click.Choice(PLATFORMS), default="databricks", show_default=True, help="The endpoint's platform."
+)
 @click.option("--record", help="A JSON object with the columns of one row.  [default: the lab's bird]")
 @click.option("--data", help="A CSV or JSON file with the rows to ask about.")
+@workspace_options
 @json_option
 @verbose_option
-def query(url: str | None, endpoint: str | None, record: str | None, data: str | None, as_json: bool) -> None:
+def query(
+    url: str | None,
+    endpoint: str | None,
+    to: str,
+    record: str | None,
+    data: str | None,
+    as_json: bool,
+    **place: str | None,
+) -> None:
     """Ask a scoring server or an endpoint about a row or a file of rows, and show its answers."""
     if record is not None and data is not None:
         raise click.UsageError("Give --record or --data, not both.")
     if url is not None and endpoint is not None:
         raise click.UsageError("Give --url or --endpoint, not both.")
+    if to == "azureml" and endpoint is None:
+        raise click.UsageError("Name the endpoint to ask (--endpoint).")
     from penguins import query, show
-    from penguins.endpoint import ask, workspace
     from penguins.spec import LAB_REQUEST
 
     rows = query.read(data) if data is not None else query.parse(record or json.dumps(LAB_REQUEST))
-    answers = ask(workspace(), endpoint, rows) if endpoint else query.ask(url or config.DEFAULT_URL, rows)
+    answers = query.ask(url or config.DEFAULT_URL, rows) if endpoint is None else _ask(to, endpoint, rows, place)
     if as_json:
         click.echo(json.dumps({"predictions": answers.to_dict("records")}))
     else:
         show.answers(rows, answers)
+
+
+def _ask(to: str, endpoint: str, rows: pd.DataFrame, place: dict[str, str | None]) -> pd.DataFrame:
+    """What an endpoint of one of the platforms answers."""
+    if to == "databricks":
+        from penguins.endpoint import ask, workspace
+
+        return ask(workspace(), endpoint, rows)
+    from penguins import azureml, online_endpoint
+
+    with azure_quiet():
+        return online_endpoint.ask(azureml.client(azureml.workspace(*place.values())), endpoint, rows)
 
 
 @main.command()
@@ -614,7 +641,7 @@ def register(
     """
     from penguins import registry
 
-    named = dict(_tag(text) for text in tags)
+    named = dict(named_value(text) for text in tags)
     _store(tracking_uri).activate()
     if Path(source).is_dir():
         from_folder = registry.register_files if custom else registry.register_folder
@@ -664,13 +691,17 @@ def demo(data: Path) -> None:
         demo.tell(spark, data, folder)
 
 
+main.add_command(azure_commands.azureml)
+main.add_command(azure_commands.databricks_workspace)
+
+
 @contextlib.contextmanager
 def _spark(data: str, meanwhile: Callable[[], None] | None = None) -> Iterator[SparkSession]:
     """A Spark session fit for the size of `data`."""
     from penguins.session import running_session
     from penguins.source import is_small
 
-    with running_session(verbose=_is_verbose(), brief=is_small(data), meanwhile=meanwhile) as spark:
+    with running_session(verbose=is_verbose(), brief=is_small(data), meanwhile=meanwhile) as spark:
         yield spark
 
 
@@ -694,20 +725,3 @@ def _store(tracking_uri: str | None, *, has_models: bool = False) -> Tracking:
         store.require()
     store.require_reachable()
     return store
-
-
-def _tag(text: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not name or not equals:
-        raise click.UsageError(f"The tag is {text!r}: give it as NAME=VALUE.")
-    return name, value
-
-
-def _is_verbose() -> bool:
-    return bool(click.get_current_context().meta["verbose"])
-
-
-def _sentence(error: Exception) -> str:
-    if isinstance(error, PenguinsError):
-        return str(error)
-    return f"{type(error).__name__}: {first_sentence(error)} (--verbose shows where)"

@@ -31,7 +31,13 @@ DEFAULT_URL = "http://127.0.0.1:5000"
 """Where `penguins serve` answers and `penguins query` asks, unless they are told otherwise."""
 
 DEFAULT_ENDPOINT = "predict-penguin"
-"""The Databricks serving endpoint, named as in the lab."""
+"""The serving endpoint, named as in the lab."""
+
+AZURE_KINDS = ("managed", "kubernetes")
+"""Where an Azure Machine Learning endpoint runs: on Azure's machines, or on a Kubernetes cluster of one's own."""
+
+AZURE_AUTH = ("key", "aad_token")
+"""How an Azure Machine Learning endpoint knows who asks."""
 
 Report = Callable[[str], None]
 """Called with the name of each step that begins, so that a command line or a notebook can show it."""
@@ -120,6 +126,45 @@ class ServingParameters:
         if self.workload_size not in WORKLOAD_SIZES:
             sizes = ", ".join(WORKLOAD_SIZES)
             raise ParameterError(f"workload_size is {self.workload_size!r}: it must be one of {sizes}.")
+        object.__setattr__(self, "traffic", _whole(self.traffic, "traffic", 1, 100, "from 1 to 100"))
+        _between(self.timeout, "timeout", 0.0, math.inf, inclusive=False)
+
+
+@dataclass(frozen=True)
+class AzureServing:
+    """How an Azure Machine Learning endpoint runs a version.
+
+    `kind` is one of AZURE_KINDS: managed for development and test, kubernetes for production. `compute` is the attached
+    Kubernetes cluster. `instance_type` is the size of a machine, on Kubernetes one of the cluster's own instance types;
+    None leaves it to Azure there, and means Standard_DS3_v2 on Azure's machines. `auth` is one of AZURE_AUTH. With
+    `own_script` the deployment answers through this package's scoring script instead of Azure's. `traffic` is the
+    version's share in percent; `timeout` is in
+    seconds, for each change: a first deployment builds an image and takes minutes.
+
+    Raises ParameterError when a value can't be worked with.
+    """
+
+    kind: str = "managed"
+    compute: str | None = None
+    instance_type: str | None = None
+    instances: int = 1
+    auth: str = "key"
+    app_insights: bool = True
+    own_script: bool = False
+    traffic: int = 100
+    timeout: float = 3600.0
+
+    def __post_init__(self) -> None:
+        for name, allowed in (("kind", AZURE_KINDS), ("auth", AZURE_AUTH)):
+            if getattr(self, name) not in allowed:
+                raise ParameterError(f"{name} is {getattr(self, name)!r}: it must be one of {', '.join(allowed)}.")
+        if self.kind == "kubernetes" and self.compute is None:
+            raise ParameterError("A kubernetes endpoint runs on a compute of the workspace: name it (--compute).")
+        if self.kind == "managed" and self.compute is not None:
+            raise ParameterError("A managed endpoint runs on Azure's machines: leave the compute out (--compute).")
+        if self.kind == "managed" and self.instance_type is None:
+            object.__setattr__(self, "instance_type", "Standard_DS3_v2")
+        object.__setattr__(self, "instances", _whole(self.instances, "instances", 1, 1000, "from 1 to 1000"))
         object.__setattr__(self, "traffic", _whole(self.traffic, "traffic", 1, 100, "from 1 to 100"))
         _between(self.timeout, "timeout", 0.0, math.inf, inclusive=False)
 

@@ -6,7 +6,7 @@ import hashlib
 import shutil
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -97,9 +97,10 @@ def save(
         Path(folder, "model").rename(path)
 
 
-def save_without_spark(model_uri: str, path: str | Path) -> None:
+def save_without_spark(model_uri: str, path: str | Path, *, also_needs: Sequence[str] = ()) -> None:
     """Save a model's JVM-free flavors alone, for a container: MLflow puts a Java into the image of any Spark flavor.
 
+    `also_needs` are packages that the copy's requirements list beside the model's own.
     Raises ModelError when there is no such model, or something at `path` already.
     """
     import mlflow.artifacts
@@ -118,8 +119,22 @@ def save_without_spark(model_uri: str, path: str | Path) -> None:
         model = Model.load(str(copy))
         if spark_flavor := model.flavors.pop("spark", None):
             shutil.rmtree(copy / spark_flavor["model_data"])
+        _require(copy, also_needs)
         model.save(str(copy / MLMODEL_FILE_NAME))
         copy.rename(path)
+
+
+def _require(folder: Path, packages: Sequence[str]) -> None:
+    """Add packages to the two files in which a model says what it needs; the third refers to one of them."""
+    import yaml
+
+    with (folder / "requirements.txt").open("a") as requirements:
+        requirements.writelines(f"\n{package}" for package in packages)
+    environment = yaml.safe_load((folder / "conda.yaml").read_text())
+    for dependency in environment["dependencies"]:
+        if isinstance(dependency, dict):
+            dependency["pip"] += packages
+    (folder / "conda.yaml").write_text(yaml.safe_dump(environment, sort_keys=False))
 
 
 def infer_signature(onnx_model: ModelProto, input_example: pd.DataFrame) -> ModelSignature:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -28,7 +29,15 @@ def ask(url: str, rows: pd.DataFrame, *, timeout: float = TIMEOUT) -> pd.DataFra
     Raises ServerError when the server can't be reached in time, refuses the rows (with its own sentence), or isn't a
     scoring server.
     """
-    response = _post(url, json.dumps(body(rows)), timeout)
+    address = f"{url.rstrip('/').removesuffix('/invocations')}/invocations"
+    try:
+        response = _post(address, json.dumps(body(rows)), {}, timeout)
+    except ConnectionError as error:
+        raise ServerError(f"Nothing answers at {url}: run `penguins serve`, or give another --url.") from error
+    except TimeoutError as error:
+        raise ServerError(f"{url} didn't answer within {timeout:g} seconds: ask for fewer rows, or later.") from error
+    except ValueError as error:
+        raise ServerError(f"{url} can't be asked: give an address such as {config.DEFAULT_URL}.") from error
     try:
         answer = response.json()
     except ValueError:
@@ -38,6 +47,17 @@ def ask(url: str, rows: pd.DataFrame, *, timeout: float = TIMEOUT) -> pd.DataFra
     if isinstance(answer, dict) and isinstance(answer.get("message"), str):
         raise ServerError(without_input(answer["message"]))
     raise ServerError(_no_predictions(url, f"{response.status_code} {response.reason}".strip()))
+
+
+def post(url: str, body: str, *, headers: Mapping[str, str], timeout: float = TIMEOUT) -> tuple[int, str]:
+    """The status and the text that `url` answers to a JSON body. Raises ServerError when it doesn't answer in time."""
+    try:
+        response = _post(url, body, headers, timeout)
+    except (ConnectionError, ValueError) as error:
+        raise ServerError(f"Nothing answers at {url}: check the network, try again.") from error
+    except TimeoutError as error:
+        raise ServerError(f"{url} didn't answer within {timeout:g} seconds: ask for fewer rows, or later.") from error
+    return response.status_code, response.text
 
 
 def body(rows: pd.DataFrame) -> dict[str, Any]:
@@ -120,23 +140,23 @@ def _frame(records: Any) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _post(url: str, body: str, timeout: float) -> requests.Response:
+def _post(url: str, body: str, headers: Mapping[str, str], timeout: float) -> requests.Response:
+    """Post JSON. Raises TimeoutError, ConnectionError, or ValueError for what is no address."""
     import requests
 
-    address = f"{url.rstrip('/').removesuffix('/invocations')}/invocations"
     with requests.Session() as session:
         try:
+            host = urlsplit(url).hostname
             # A proxy for the world outside knows nothing of this machine's own servers.
-            session.trust_env = urlsplit(url).hostname not in {"127.0.0.1", "localhost", "::1"}
-            return session.post(address, body, headers={"Content-Type": "application/json"}, timeout=timeout)
+            direct = {"no_proxy": host} if host in {"127.0.0.1", "localhost", "::1"} else None
+            kind = {"Content-Type": "application/json"}
+            return session.post(url, body, headers={**kind, **headers}, proxies=direct, timeout=timeout)
         except requests.Timeout as error:
-            raise ServerError(
-                f"{url} didn't answer within {timeout:g} seconds: ask for fewer rows, or later."
-            ) from error
+            raise TimeoutError from error
         except requests.ConnectionError as error:
-            raise ServerError(f"Nothing answers at {url}: run `penguins serve`, or give another --url.") from error
-        except (requests.RequestException, ValueError) as error:
-            raise ServerError(f"{url} can't be asked: give an address such as {config.DEFAULT_URL}.") from error
+            raise ConnectionError from error
+        except requests.RequestException as error:
+            raise ValueError from error
 
 
 def _no_predictions(who: str, status: str) -> str:

@@ -1,0 +1,125 @@
+"""Azure Resource Manager: wait for what takes long, and say in one sentence what it refuses."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from penguins.errors import ServerError, first_sentence, without_secrets
+
+if TYPE_CHECKING:
+    from azure.core.polling import LROPoller
+
+MADE_BY = {"made_by": "penguins"}
+"""The tag of all that this package makes; clean-up finds it by that, and touches nothing else."""
+
+LOOK_EVERY = 0.5
+"""Seconds between two looks at whether an operation has ended; the client asks Azure less often, as Azure tells it."""
+
+ADVICE = {
+    400: "look at what was asked for",
+    401: "sign in again (`az login`), or renew the service principal's secret",
+    403: "ask for a role that allows it, such as AzureML Data Scientist on the workspace",
+    404: "check the subscription, the resource group, the workspace and the name",
+    409: "another change is under way, or the name is taken: wait until it is done, or give another name",
+    429: "Azure is busy: try again in some minutes",
+}
+"""What to do about an answer, by its status."""
+
+LIMITS = ("quota", "capacity", "limit of")
+"""Words by which Azure says that there is no more to be had."""
+
+ELSEWHERE = (*LIMITS, "not available in", "not available for resource type", "region", "location")
+"""Words by which Azure says that another region may have it."""
+
+
+def finish(poller: LROPoller[Any], what: str, timeout: float) -> Any:
+    """What a long-running operation results in, once it has ended.
+
+    Raises ServerError when it failed, with Azure's reason, or when `timeout` seconds have passed.
+    """
+    deadline = time.monotonic() + timeout
+    with told(what):
+        while not poller.done():
+            if time.monotonic() > deadline:
+                raise ServerError(f"{what} was not ready within {timeout:g} seconds ({poller.status()}).")
+            poller.wait(LOOK_EVERY)
+        return poller.result()
+
+
+@contextmanager
+def told(what: str) -> Iterator[None]:
+    """Turn what Azure's clients raise within the block into one sentence about `what`, a ServerError."""
+    from azure.ai.ml.exceptions import MlException
+    from azure.core.exceptions import AzureError, HttpResponseError, ServiceRequestError, ServiceResponseError
+
+    try:
+        yield
+    except HttpResponseError as error:
+        raise ServerError(_sentence(what, error)) from error
+    except (ServiceRequestError, ServiceResponseError) as error:
+        raise ServerError(
+            f"{what}: Azure can't be asked ({type(error).__name__}): check the network, try again."
+        ) from error
+    except AzureError as error:
+        # The base of the others, and of MlException, which says by itself what was wrong.
+        raise ServerError(f"{what}: {_one_line(error).rstrip('.')}; look at what was asked for.") from error
+    except MlException as error:
+        raise ServerError(f"{what}: {_one_line(error).rstrip('.')}; look at what was asked for.") from error
+
+
+def word(value: Any) -> str:
+    """A state as one word; Azure's clients give text in one place and an enumeration in another."""
+    return str(getattr(value, "value", value))
+
+
+def is_missing(error: BaseException) -> bool:
+    """Whether Azure said that there is no such thing (and not that there is no such workspace)."""
+    from azure.core.exceptions import ResourceNotFoundError
+
+    return isinstance(error, ResourceNotFoundError) and "workspace" not in said(error).lower()
+
+
+def said(error: Any) -> str:
+    """Azure's own words in one line, without codes, traces and secrets."""
+    inner: Any = getattr(error, "error", None)
+    # A deployment that failed says only that it did; why, its details say.
+    while inner is not None and getattr(inner, "details", None):
+        inner = inner.details[0]
+    message = getattr(inner, "message", None)
+    return _clean(message) if message else _one_line(error)
+
+
+def is_limit(error: BaseException) -> bool:
+    """Whether Azure said that there is no more to be had."""
+    return any(word in said(error).lower() for word in LIMITS)
+
+
+def is_about_region(error: BaseException | None) -> bool:
+    """Whether Azure said that there is none, or no more, to be had in this region."""
+    from azure.core.exceptions import HttpResponseError
+
+    return isinstance(error, HttpResponseError) and any(word in said(error).lower() for word in ELSEWHERE)
+
+
+def _sentence(what: str, error: Any) -> str:
+    words = said(error).rstrip(".")
+    if is_limit(error) and error.status_code != 429:
+        return f"{what}: {words}; free some of the quota, ask for more, or take another size or region."
+    if error.status_code is not None and error.status_code >= 500:
+        return f"{what}: {words}; Azure failed: try again, and look at the platform's status page."
+    return f"{what}: {words}; {ADVICE.get(error.status_code, 'look at it in the studio')}."
+
+
+def _one_line(error: BaseException) -> str:
+    return _clean(str(getattr(error, "message", "")) or first_sentence(error))
+
+
+def _clean(text: str) -> str:
+    """The first paragraph of a message, as one line without the code that stands before it."""
+    paragraph = re.split(r"\n\s*(?:Code|Message|Content|Exception Details|Target)\s*:", text)[0]
+    line = " ".join(re.sub(r"^\(\w+\)\s*", "", paragraph.strip()).split())
+    return without_secrets(re.sub(r"(?i)\bbearer\s+\S+", "bearer ***", line))

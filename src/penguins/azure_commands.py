@@ -1,0 +1,422 @@
+"""The commands for Azure alone: parse, make one call, print."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from penguins import config
+from penguins.commands import (
+    Commands,
+    azure_quiet,
+    endpoint_option,
+    experiment_option,
+    json_option,
+    named_value,
+    verbose_option,
+    workspace_options,
+)
+from penguins.config import TrainingParameters
+from penguins.errors import PenguinsError
+
+if TYPE_CHECKING:
+    from azure.ai.ml import MLClient
+
+    from penguins.provision import Provisioned
+
+DEFAULTS = TrainingParameters()
+JUDGED = config.Thresholds()
+
+name_option = click.option("--name", required=True, help="The workspace's name.")
+subscription_option = click.option("--subscription", help="The subscription's id.  [default: as configured]")
+resource_group_option = click.option("--resource-group", help="One that is there.  [default: as configured]")
+region_option = click.option("--region", help="Where, such as westeurope.")
+regions_option = click.option("--try-regions", metavar="A,B,C", help="Where, the first that has room.")
+yes_option = click.option("--yes", is_flag=True, help="Don't ask first.")
+schedule_option = click.option("--name", default="penguins-monitor", show_default=True, help="The schedule's name.")
+
+
+@click.group(cls=Commands)
+def azureml() -> None:
+    """Work in an Azure Machine Learning workspace: train, watch, make workspaces, clean up."""
+
+
+@azureml.command("submit-training")
+@click.option("--compute", help="The compute of the workspace to train on; needed without --local.")
+@click.option("--local", is_flag=True, help="Run the very same command here instead, with a job's variables.")
+@click.option(
+    "--data", default=config.DEFAULT_DATA, show_default=True,
+    help="A file or folder here, which is uploaded, or data in Azure such as azureml:birds:1.",
+)  # fmt: skip
+@click.option("--max-iter", type=int, default=DEFAULTS.max_iter, show_default=True, help="Iterations at most.")
+@click.option("--reg-param", type=float, default=DEFAULTS.reg_param, show_default=True, help="Regularization, from 0.")
+@click.option(
+    "--elastic-net-param", type=float, default=DEFAULTS.elastic_net_param, show_default=True, help="0 ridge, 1 lasso."
+)
+@click.option("--seed", type=int, default=DEFAULTS.seed, show_default=True, help="Which rows become test rows.")
+@click.option("--test-fraction", type=float, default=DEFAULTS.test_fraction, show_default=True, help="How many.")
+@experiment_option
+@click.option("--register-as", default=config.DEFAULT_MODEL, show_default=True, help="The registered model's name.")
+@click.option("--tag", "tags", multiple=True, metavar="NAME=VALUE", help="A tag of the job; can be given again.")
+@click.option("--no-wait", is_flag=True, help="Don't wait for the job's end.")
+@click.option("--tracking-uri", envvar="MLFLOW_TRACKING_URI", help="With --local: where the run is kept.")
+@workspace_options
+@json_option
+@verbose_option
+def submit_training(
+    compute: str | None,
+    local: bool,
+    data: str,
+    experiment: str,
+    register_as: str,
+    tags: tuple[str, ...],
+    no_wait: bool,
+    tracking_uri: str | None,
+    as_json: bool,
+    subscription: str | None,
+    resource_group: str | None,
+    workspace: str | None,
+    **parameters: Any,
+) -> None:
+    """Train on a compute of the workspace, as a job; the exit code is the job's.
+
+    Sends the code that runs here, the data, and the versions that are installed here. Ctrl-C asks whether to end the
+    job, too.
+    """
+    if local == (compute is not None):
+        raise click.UsageError("Give --compute, or --local.")
+    from penguins.submit import Training
+
+    training = Training(data, TrainingParameters(**parameters), experiment, register_as, dict(map(named_value, tags)))
+    if local:
+        _train_here(training, tracking_uri, as_json)
+        return
+    from penguins import submit
+
+    with azure_quiet():
+        client = _client(subscription, resource_group, workspace)
+        job = submit.submit(client, training, str(compute))
+    if not as_json:
+        click.echo(f"Job     {job.name}\nStudio  {job.studio_url}")
+    if not no_wait:
+        _follow(client, str(job.name))
+    if as_json:
+        click.echo(json.dumps({"job": job.name, "studio": job.studio_url, "ended": not no_wait}))
+    elif not no_wait:
+        click.echo(f"The job {job.name} is done: its run has the same id.")
+
+
+def _train_here(training: Any, tracking_uri: str | None, as_json: bool) -> None:
+    from penguins import submit
+    from penguins.tracking import Tracking
+
+    store = Tracking.from_environment(tracking_uri)
+    store.require_reachable()
+    run_id = submit.run_here(training, store)
+    click.echo(json.dumps({"run_id": run_id}) if as_json else f"The command is done: its run is {run_id}.")
+
+
+def _follow(client: MLClient, name: str) -> None:
+    """Show a job's log on stderr until its end; after Ctrl-C, ask whether the job is to end, too."""
+    from penguins import submit
+
+    try:
+        with contextlib.redirect_stdout(sys.__stderr__):
+            submit.follow(client, name)
+    except KeyboardInterrupt:
+        if sys.stdin.isatty() and click.confirm(f"\nThe job {name} goes on. End it?", default=False):
+            with azure_quiet():
+                submit.cancel(client, name)
+            raise PenguinsError(f"The job {name} was cancelled.") from None
+        raise PenguinsError(
+            f"The job {name} goes on without you: its page in the studio shows it, and can cancel it."
+        ) from None
+
+
+@azureml.group(cls=Commands)
+def monitor() -> None:
+    """The monitor as a schedule of the workspace, with the thresholds of `penguins monitor`."""
+
+
+@monitor.command("create")
+@schedule_option
+@endpoint_option
+@click.option("--deployment", required=True, help="The deployment to watch.")
+@click.option("--reference", required=True, help="What the model was trained on: azureml:<name>:<version>.")
+@click.option("--inputs", required=True, help="What the endpoint was asked: azureml:<name>:<version>, azureml://…")
+@click.option("--outputs", help="What it answered: the predicted classes are watched, too.")
+@click.option("--truth", help="The known classes: the quality is watched, too; needs --outputs.")
+@click.option("--hour", type=click.IntRange(0, 23), default=3, show_default=True, help="When, every day, in UTC.")
+@click.option("--email", multiple=True, help="Who hears of a breach; can be given again.")
+@click.option("--psi", "psi_drift", type=float, default=JUDGED.psi_drift, show_default=True, help="Drift from here on.")
+@click.option(
+    "--missing-increase", type=float, default=JUDGED.missing_increase, show_default=True,
+    help="The share of missing values that may be.",
+)  # fmt: skip
+@click.option(
+    "--out-of-range", type=float, default=JUDGED.out_of_range, show_default=True, help="The share that may be."
+)
+@click.option(
+    "--new-categories", type=float, default=JUDGED.new_categories, show_default=True, help="The share that may be."
+)
+@click.option("--min-accuracy", "accuracy", type=float, default=JUDGED.accuracy, show_default=True, help="At least.")
+@click.option("--min-recall", "recall", type=float, default=JUDGED.recall, show_default=True, help="At least.")
+@workspace_options
+@json_option
+@verbose_option
+def monitor_create(
+    name: str,
+    endpoint: str,
+    deployment: str,
+    reference: str,
+    inputs: str,
+    outputs: str | None,
+    truth: str | None,
+    hour: int,
+    email: tuple[str, ...],
+    as_json: bool,
+    subscription: str | None,
+    resource_group: str | None,
+    workspace: str | None,
+    **limits: Any,
+) -> None:
+    """Make the schedule, or change it."""
+    if truth is not None and outputs is None:
+        raise click.UsageError("--truth needs --outputs: the answers are compared with it.")
+    thresholds = config.Thresholds(**limits)
+    from penguins import monitor_schedule
+
+    watched = monitor_schedule.Watched(f"{endpoint}:{deployment}", reference, inputs, outputs, truth)
+    with azure_quiet():
+        client = _client(subscription, resource_group, workspace)
+        monitor_schedule.create(client, watched, name=name, thresholds=thresholds, hour=hour, email=email)
+    said = f"{name} watches {endpoint} every day at {hour}:00 UTC."
+    click.echo(json.dumps({"schedule": name, "hour": hour}) if as_json else said)
+
+
+@monitor.command("disable")
+@schedule_option
+@workspace_options
+@json_option
+@verbose_option
+def monitor_disable(name: str, as_json: bool, **place: str | None) -> None:
+    """Let the schedule rest; `create` starts it again."""
+    from penguins import monitor_schedule
+
+    with azure_quiet():
+        monitor_schedule.disable(_client(**place), name)
+    click.echo(json.dumps({"schedule": name, "enabled": False}) if as_json else f"{name} rests.")
+
+
+@monitor.command("delete")
+@schedule_option
+@workspace_options
+@json_option
+@verbose_option
+def monitor_delete(name: str, as_json: bool, **place: str | None) -> None:
+    """Delete the schedule; what it measured stays."""
+    from penguins import monitor_schedule
+
+    with azure_quiet():
+        deleted = monitor_schedule.delete(_client(**place), name)
+    said = f"{name} is deleted." if deleted else f"There is no {name}: nothing to delete."
+    click.echo(json.dumps({"schedule": name, "deleted": deleted}) if as_json else said)
+
+
+@azureml.command("clean-up")
+@yes_option
+@workspace_options
+@json_option
+@verbose_option
+def clean_up(yes: bool, as_json: bool, **place: str | None) -> None:
+    """List what penguins made in the workspace, by its tag, and delete it after a yes.
+
+    Models and environments are archived, because Azure deletes none; jobs and runs stay.
+    """
+    _require_yes(yes, as_json)
+    from penguins import clean_up, show
+
+    with azure_quiet():
+        client = _client(**place)
+        found = clean_up.find(client)
+    if not as_json:
+        click.echo("\n".join(map(str, found)) or "There is nothing that penguins made.")
+    if found and not yes:
+        click.confirm(f"Delete these {len(found)}?", abort=True)
+    with show.progress([f"Removing {thing}" for thing in found] or [""]) as report, azure_quiet():
+        clean_up.remove(client, found, report=report)
+    if as_json:
+        click.echo(json.dumps({"removed": [str(thing) for thing in found]}))
+    elif found:
+        click.echo(f"{len(found)} removed.")
+
+
+@azureml.group("workspace", cls=Commands)
+def azureml_workspace() -> None:
+    """Make and delete Azure Machine Learning workspaces."""
+
+
+@azureml_workspace.command("create")
+@name_option
+@subscription_option
+@resource_group_option
+@region_option
+@regions_option
+@json_option
+@verbose_option
+def workspace_create(
+    name: str,
+    subscription: str | None,
+    resource_group: str | None,
+    region: str | None,
+    try_regions: str | None,
+    as_json: bool,
+) -> None:
+    """Make a workspace with its storage, key vault and Application Insights, in a resource group that is there."""
+    regions = _regions(region, try_regions)
+    from penguins import azureml, provision, show
+
+    with show.progress([f"Making {name} in {one}" for one in regions]) as report, azure_quiet():
+        place = azureml.workspace(subscription, resource_group, name)
+        made = provision.create_azureml(azureml.client(place), place.resource_group, name, regions, report=report)
+    _provisioned(made, as_json)
+
+
+@azureml_workspace.command("delete")
+@name_option
+@subscription_option
+@resource_group_option
+@click.option(
+    "--with-dependents", is_flag=True, help="Delete its storage, key vault, Application Insights and registry, too."
+)
+@yes_option
+@json_option
+@verbose_option
+def workspace_delete(
+    name: str,
+    subscription: str | None,
+    resource_group: str | None,
+    with_dependents: bool,
+    yes: bool,
+    as_json: bool,
+) -> None:
+    """Delete a workspace with its runs, models, endpoints, computes and schedules."""
+    _require_yes(yes, as_json)
+    from penguins import azureml, provision
+
+    place = azureml.workspace(subscription, resource_group, name)
+    also = "Its storage, key vault, Application Insights and container registry go with it"
+    stays = "Its storage, key vault, Application Insights and container registry stay, and may cost"
+    _confirm(
+        yes,
+        f"{place} is deleted with all its runs, models, endpoints, computes and schedules. "
+        f"{also if with_dependents else stays}.",
+    )
+    with azure_quiet():
+        deleted = provision.delete_azureml(azureml.client(place), name, with_dependents=with_dependents)
+    _deleted(name, deleted, as_json)
+
+
+@click.group("databricks-workspace", cls=Commands)
+def databricks_workspace() -> None:
+    """Make and delete Azure Databricks workspaces."""
+
+
+@databricks_workspace.command("create")
+@name_option
+@subscription_option
+@resource_group_option
+@region_option
+@regions_option
+@json_option
+@verbose_option
+def databricks_create(
+    name: str,
+    subscription: str | None,
+    resource_group: str | None,
+    region: str | None,
+    try_regions: str | None,
+    as_json: bool,
+) -> None:
+    """Make a Premium workspace in a resource group that is there; a trial lacks what serving needs."""
+    regions = _regions(region, try_regions)
+    from penguins import azureml, provision, show
+
+    with show.progress([f"Making {name} in {one}" for one in regions]) as report, azure_quiet():
+        place = azureml.workspace(subscription, resource_group, name)
+        client = azureml.databricks_client(place)
+        made = provision.create_databricks(client, place, regions, report=report)
+    _provisioned(made, as_json)
+
+
+@databricks_workspace.command("delete")
+@name_option
+@subscription_option
+@resource_group_option
+@yes_option
+@json_option
+@verbose_option
+def databricks_delete(
+    name: str, subscription: str | None, resource_group: str | None, yes: bool, as_json: bool
+) -> None:
+    """Delete a workspace with its notebooks, jobs, clusters, and its managed resource group."""
+    _require_yes(yes, as_json)
+    from penguins import azureml, provision
+
+    place = azureml.workspace(subscription, resource_group, name)
+    _confirm(
+        yes,
+        f"{place} is deleted with all its notebooks, jobs, clusters and endpoints. "
+        "The managed resource group goes with it, and what is in its storage.",
+    )
+    with azure_quiet():
+        deleted = provision.delete_databricks(azureml.databricks_client(place), place)
+    _deleted(name, deleted, as_json)
+
+
+def _client(
+    subscription: str | None = None, resource_group: str | None = None, workspace: str | None = None
+) -> MLClient:
+    from penguins import azureml
+
+    return azureml.client(azureml.workspace(subscription, resource_group, workspace))
+
+
+def _regions(region: str | None, try_regions: str | None) -> list[str]:
+    if (region is None) == (try_regions is None):
+        raise click.UsageError("Give --region, or --try-regions.")
+    regions = [one.strip() for one in (region or try_regions or "").split(",")]
+    if not all(regions):
+        raise click.UsageError("--try-regions is a list such as westeurope,northeurope.")
+    return regions
+
+
+def _require_yes(yes: bool, as_json: bool) -> None:
+    if as_json and not yes:
+        raise click.UsageError("--json asks nothing: add --yes.")
+
+
+def _confirm(yes: bool, what: str) -> None:
+    if not yes:
+        click.echo(what)
+        click.confirm("Delete it?", abort=True)
+
+
+def _provisioned(made: Provisioned, as_json: bool) -> None:
+    if as_json:
+        from dataclasses import asdict
+
+        click.echo(json.dumps(asdict(made)))
+        return
+    for region in made.tried:
+        click.echo(f"There was no room in {region}.")
+    click.echo(f"{made.name} {'is made' if made.created else 'was there already'}, in {made.region}.")
+
+
+def _deleted(name: str, deleted: bool, as_json: bool) -> None:
+    said = f"{name} is deleted." if deleted else f"There is no {name}: nothing to delete."
+    click.echo(json.dumps({"workspace": name, "deleted": deleted}) if as_json else said)

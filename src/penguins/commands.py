@@ -1,0 +1,145 @@
+"""What all commands share: how they are invoked, how they end, and the options that several have."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sys
+import traceback
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+from click.core import ParameterSource
+
+from penguins import config
+from penguins.errors import PenguinsError, first_sentence, without_secrets
+
+PLATFORMS = ("databricks", "azureml")
+
+WORKSPACE = ("subscription", "resource_group", "workspace")
+"""The options that name an Azure Machine Learning workspace."""
+
+
+class Command(click.Command):
+    """A command that keeps Spark's and MLflow's chatter from the user, unless it is told `--verbose`."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; without `--verbose`, what libraries warn of, log and print to stderr is dropped."""
+        if is_verbose():
+            return super().invoke(ctx)
+        warnings.simplefilter("ignore")
+        for name in ("alembic", "py4j", "pyspark"):
+            logging.getLogger(name).setLevel(logging.ERROR)
+        # What MLflow's loggers are set to when it is imported; it also prints, to stderr, past its loggers.
+        os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")
+        # MLflow would try for minutes to reach a server that has gone; after the third time, a person wants to know.
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
+        os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+        os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+        with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stderr(nowhere):
+            return super().invoke(ctx)
+
+
+class Commands(click.Group):
+    """A group whose commands end with one sentence; told `--verbose`, with the traceback before it."""
+
+    command_class = Command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command, and turn what it raises into a ClickException."""
+        try:
+            return super().invoke(ctx)
+        except (click.ClickException, click.Abort, click.exceptions.Exit):
+            raise
+        except Exception as error:
+            if ctx.meta.get("verbose"):
+                click.echo(without_secrets(traceback.format_exc()), err=True)
+            raise click.ClickException(_sentence(error)) from error
+
+
+def _set_verbose(ctx: click.Context, _: click.Parameter, verbose: bool) -> None:
+    ctx.meta["verbose"] = verbose
+
+
+verbose_option = click.option(
+    "--verbose",
+    is_flag=True,
+    expose_value=False,
+    callback=_set_verbose,
+    help="Show what Spark and MLflow print, and the traceback of an error.",
+)
+data_option = click.option(
+    "--data",
+    default=config.DEFAULT_DATA,
+    show_default=True,
+    help="A CSV or Parquet file, a folder of them, a URI or Volumes path, or a table name.",
+)
+tracking_option = click.option(
+    "--tracking-uri",
+    envvar="MLFLOW_TRACKING_URI",
+    help="Where runs are kept; `azureml` finds the workspace by itself.  [default: mlflow.db in this folder]",
+)
+model_option = click.option(
+    "--model", default=config.DEFAULT_MODEL, show_default=True, help="The registered model's name."
+)
+to_option = click.option("--to", type=click.Choice(PLATFORMS), required=True, help="Which platform.")
+endpoint_option = click.option(
+    "--endpoint", default=config.DEFAULT_ENDPOINT, show_default=True, help="The serving endpoint's name."
+)
+experiment_option = click.option(
+    "--experiment",
+    envvar="MLFLOW_EXPERIMENT_NAME",
+    default=config.DEFAULT_EXPERIMENT,
+    show_default=True,
+    help="The MLflow experiment.",
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout, and nothing else.")
+
+
+def workspace_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options that name an Azure Machine Learning workspace; what they leave out, the environment says."""
+    for name in reversed(WORKSPACE):
+        shown = name.replace("_", " ")
+        command = click.option(f"--{name.replace('_', '-')}", help=f"Azure: the {shown}.  [default: as configured]")(
+            command
+        )
+    return command
+
+
+def refuse_options(platform: str, *names: str) -> None:
+    """Raise UsageError when one of these options, which aren't for `platform`, was given."""
+    context = click.get_current_context()
+    for name in names:
+        if context.get_parameter_source(name) == ParameterSource.COMMANDLINE:
+            option = next(param.opts[0] for param in context.command.params if param.name == name)
+            raise click.UsageError(f"{option} is not for --to {platform}.")
+
+
+@contextlib.contextmanager
+def azure_quiet() -> Iterator[None]:
+    """Within the block what Azure's clients print to stdout, which is for results, goes where stderr goes."""
+    with contextlib.redirect_stdout(sys.stderr):
+        yield
+
+
+def named_value(text: str) -> tuple[str, str]:
+    """The name and the value of a tag such as `season=2026`. Raises UsageError for any other text."""
+    name, equals, value = text.partition("=")
+    if not name or not equals:
+        raise click.UsageError(f"The tag is {text!r}: give it as NAME=VALUE.")
+    return name, value
+
+
+def is_verbose() -> bool:
+    """Whether the command that runs was told `--verbose`."""
+    return bool(click.get_current_context().meta["verbose"])
+
+
+def _sentence(error: Exception) -> str:
+    if isinstance(error, PenguinsError):
+        return str(error)
+    return f"{type(error).__name__}: {first_sentence(error)} (--verbose shows where)"

@@ -1,0 +1,202 @@
+"""Put a version on an Azure Machine Learning online endpoint; it becomes champion once the endpoint answers right."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from penguins import flavor, online_endpoint, serving_copy
+from penguins.acceptance import accepted_against, make_champion, require_right
+from penguins.config import DEFAULT_ENDPOINT, AzureServing, Report, silent
+from penguins.deploy import Deployed
+from penguins.errors import ParameterError, PenguinsError, ServerError
+from penguins.registry import Version
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from azure.ai.ml import MLClient
+
+STEPS = (
+    "Computing the answers to expect",
+    "Registering the copy without Spark",
+    "Making the endpoint",
+    "Starting the version",
+    "Asking the version",
+    "Moving the traffic",
+    "Asking the endpoint",
+    "Removing what has no traffic any more",
+)
+"""What `deploy` reports, in order; PUTTING_BACK when it fails."""
+
+PUTTING_BACK = "Giving the traffic back"
+
+SETTLED = {"succeeded", "failed", "canceled"}
+"""The states of a deployment that nobody is changing."""
+
+Traffic = dict[str, int]
+"""The share of each deployment, in percent."""
+
+
+@dataclass(frozen=True)
+class Before:
+    """What an endpoint was before a deployment."""
+
+    exists: bool
+    traffic: Traffic
+    """Of the deployments that have any."""
+    deployments: dict[str, str]
+    """The state of each, by its name."""
+
+
+def deploy(
+    version: Version,
+    *,
+    client: MLClient,
+    name: str = DEFAULT_ENDPOINT,
+    settings: AzureServing | None = None,
+    report: Report = silent,
+) -> Deployed:
+    """Serve `version` on the online endpoint `name` of a workspace, and make it champion if it gets all the traffic.
+
+    The version must be the champion, or one that the gate accepted against the present champion
+    (`promote(..., judge_only=True)`). A copy of it without Spark is registered in the workspace and started as a
+    deployment of its own, with no traffic; asked the rows of its input example, and compared with what its JVM-free
+    model answers here; then given its share of the traffic, and only then made champion. What has no traffic any more
+    is removed after that. With a share below 100 percent the largest of the others gets the rest and the champion
+    stays. On a wrong answer, a failure, a timeout or Ctrl-C the traffic goes back, the new deployment (or the new
+    endpoint) is deleted, and the alias stays; the error ends with the last lines of the deployment's log. The same call
+    again changes nothing.
+
+    Raises ModelError for a version that can't be served, ServerError when the endpoint didn't get there.
+    """
+    settings = settings or AzureServing()
+    reading = accepted_against(version)
+    report(STEPS[0])
+    known = flavor.known_answers(version.uri)
+    before = _settled(client, name)
+    mine = online_endpoint.deployment_name(version)
+    after = _shares(before.traffic, mine, settings, name)
+    with _put_back_on_failure(client, name, before, mine, settings, report):
+        changed = _roll_out(client, name, version, before, after, known, settings, report)
+        report(STEPS[6])
+        answers = online_endpoint.ask(client, name, known[0])
+        require_right(name, answers, known[1], exact=settings.traffic == 100)
+        moved = settings.traffic == 100 and make_champion(version, reading)
+    report(STEPS[7])
+    _remove_idle(client, name, before, after, settings)
+    return Deployed(version, name, settings.traffic, changed, moved)
+
+
+def undeploy(name: str = DEFAULT_ENDPOINT, *, client: MLClient, timeout: float = AzureServing().timeout) -> bool:
+    """Delete the endpoint; False if there is none. The model and its aliases stay. Raises ServerError."""
+    return online_endpoint.delete(client, name, timeout)
+
+
+def _settled(client: MLClient, name: str) -> Before:
+    """What the endpoint is, once it is sure that nobody is changing it."""
+    endpoint = online_endpoint.read(client, name)
+    if endpoint is None:
+        return Before(False, {}, {})
+    deployments = online_endpoint.deployments(client, name)
+    states = {name: online_endpoint.state(endpoint), **deployments}
+    if changing := [one for one, state in states.items() if state not in SETTLED]:
+        raise ServerError(
+            f"{name} is being changed at the moment ({', '.join(changing)}): wait until it is done, then deploy again."
+        )
+    return Before(True, {one: share for one, share in endpoint.traffic.items() if share}, deployments)
+
+
+def _shares(former: Traffic, mine: str, settings: AzureServing, name: str) -> Traffic:
+    """The traffic that the endpoint is to have in the end."""
+    if settings.traffic == 100:
+        return {mine: 100}
+    others = {one: share for one, share in former.items() if one != mine}
+    if not others:
+        raise ParameterError(f"{name} serves no other version to share the traffic with: deploy {mine} with all of it.")
+    return {max(others, key=lambda one: others[one]): 100 - settings.traffic, mine: settings.traffic}
+
+
+def _roll_out(
+    client: MLClient,
+    name: str,
+    version: Version,
+    before: Before,
+    after: Traffic,
+    known: tuple[pd.DataFrame, pd.DataFrame],
+    settings: AzureServing,
+    report: Report,
+) -> bool:
+    """Bring the endpoint to the traffic it is to have; False where it has it."""
+    mine = online_endpoint.deployment_name(version)
+    runs = before.deployments.get(mine) == "succeeded"
+    if runs and before.traffic == after:
+        return False
+    if not runs:
+        report(STEPS[1])
+        model = serving_copy.register(client, version)
+        report(STEPS[2])
+        if not before.exists:
+            online_endpoint.create(client, name, settings)
+        report(STEPS[3])
+        _start(client, name, version, model, settings)
+    report(STEPS[4])
+    answers = online_endpoint.ask(client, name, known[0], mine)
+    require_right(f"{name} ({mine})", answers, known[1])
+    report(STEPS[5])
+    online_endpoint.set_traffic(client, name, after, settings.timeout)
+    return True
+
+
+def _start(client: MLClient, name: str, version: Version, model: str, settings: AzureServing) -> None:
+    mine = online_endpoint.deployment_name(version)
+    if not settings.own_script:
+        online_endpoint.start(client, name, mine, model, settings)
+        return
+    with serving_copy.script_folder() as code, serving_copy.image(version) as image:
+        script = (str(code), serving_copy.SCRIPT, image)
+        online_endpoint.start(client, name, mine, model, settings, script=script)
+
+
+def _remove_idle(client: MLClient, name: str, before: Before, after: Traffic, settings: AzureServing) -> None:
+    """Remove the deployments of this package that had traffic and have none now: each keeps a machine busy."""
+    for idle in [one for one in before.traffic if one not in after]:
+        try:
+            online_endpoint.remove(client, name, idle, settings.timeout)
+        except ServerError as error:
+            raise ServerError(
+                f"{name} serves the version, but {idle}, which has no traffic any more, can't be removed ({error}): "
+                "it costs until you delete it in the studio."
+            ) from error
+
+
+@contextmanager
+def _put_back_on_failure(
+    client: MLClient, name: str, before: Before, mine: str, settings: AzureServing, report: Report
+) -> Iterator[None]:
+    """Give the traffic back when the block fails, remove what was started, and say so, with the log's last lines."""
+    try:
+        yield
+    except (PenguinsError, KeyboardInterrupt) as error:
+        report(PUTTING_BACK)
+        log = online_endpoint.log_tail(client, name, mine) if isinstance(error, ServerError) else None
+        outcome = _put_back(client, name, before, mine, settings.timeout)
+        if isinstance(error, KeyboardInterrupt):
+            raise
+        shown = f"\nThe end of the log of {mine}:\n{log}" if log else ""
+        raise type(error)(f"{error} {outcome} The champion is the one it was.{shown}") from error
+
+
+def _put_back(client: MLClient, name: str, before: Before, mine: str, timeout: float) -> str:
+    """Undo what was done, and say in a sentence how that went."""
+    try:
+        if not before.exists:
+            made = online_endpoint.delete(client, name, timeout)
+            return f"The new endpoint {name} is deleted again." if made else "No endpoint was made."
+        online_endpoint.set_traffic(client, name, before.traffic, timeout)
+        if mine not in before.deployments and mine in online_endpoint.deployments(client, name):
+            online_endpoint.remove(client, name, mine, timeout)
+    except ServerError as error:
+        return f"It could not be put back ({error}), so look at {name} in the studio."
+    return f"{name} has its former traffic again."

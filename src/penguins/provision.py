@@ -1,0 +1,159 @@
+"""Make and delete workspaces: Azure Machine Learning's and Databricks', in the first region that has room."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from penguins import arm
+from penguins.azureml import Workspace as Place
+from penguins.config import Report, silent
+from penguins.errors import ParameterError, ServerError
+
+if TYPE_CHECKING:
+    from azure.ai.ml import MLClient
+    from azure.mgmt.databricks import AzureDatabricksManagementClient
+
+REGIONS = (
+    *("westeurope", "northeurope", "swedencentral", "francecentral", "uksouth", "germanywestcentral"),
+    *("eastus", "eastus2", "centralus", "westus2", "westus3", "canadacentral"),
+    *("southeastasia", "australiaeast", "japaneast", "centralindia"),
+)
+"""Regions in which both kinds of workspace are offered; the first that wasn't tried is what a message names."""
+
+TIMEOUT = 3600.0
+"""Seconds for a workspace to be made or deleted; it takes minutes."""
+
+
+@dataclass(frozen=True)
+class Provisioned:
+    """A workspace, and what it took to get it."""
+
+    name: str
+    region: str
+    created: bool
+    """False where it was there already."""
+    tried: tuple[str, ...]
+    """The regions that had no room, in order."""
+
+
+def create_azureml(
+    client: MLClient, resource_group: str, name: str, regions: Sequence[str], *, report: Report = silent
+) -> Provisioned:
+    """Make an Azure Machine Learning workspace, with its storage, key vault and Application Insights.
+
+    `client` is one of the subscription and the resource group. The first of `regions` that has room is taken; a
+    workspace that is there already is left as it is. Raises ServerError when none has, or Azure refuses otherwise.
+    """
+    from azure.ai.ml.entities import Workspace
+
+    def region_of() -> str:
+        return str(client.workspaces.get(name).location)
+
+    def create(region: str) -> None:
+        asked = Workspace(name=name, location=region, resource_group=resource_group, tags=dict(arm.MADE_BY))
+        client.workspaces.begin_create(asked).result()
+
+    return _provision(name, regions, region_of, create, report)
+
+
+def delete_azureml(client: MLClient, name: str, *, with_dependents: bool) -> bool:
+    """Delete a workspace with all that is in it, and wait for it; False if there is none.
+
+    `with_dependents` deletes its storage, key vault, Application Insights and container registry as well. The workspace
+    can be recovered for a while. Raises ServerError.
+    """
+    from azure.core.exceptions import ResourceNotFoundError
+
+    with arm.told(name):
+        try:
+            poller = client.workspaces.begin_delete(name, delete_dependent_resources=with_dependents)
+        except ResourceNotFoundError as error:
+            _require_only_absent(name, error)
+            return False
+    arm.finish(poller, name, TIMEOUT)
+    return True
+
+
+def create_databricks(
+    client: AzureDatabricksManagementClient, place: Place, regions: Sequence[str], *, report: Report = silent
+) -> Provisioned:
+    """Make a Premium Databricks workspace, which serving and Unity Catalog need; `regions` as in `create_azureml`."""
+    from azure.mgmt.databricks.models import Sku, Workspace, WorkspaceProperties
+
+    resource_group, name = place.resource_group, place.name
+    managed = f"/subscriptions/{place.subscription}/resourceGroups/databricks-rg-{name}"
+
+    def region_of() -> str:
+        return str(client.workspaces.get(resource_group, name).location)
+
+    def create(region: str) -> None:
+        asked = Workspace(
+            location=region,
+            sku=Sku(name="premium"),
+            properties=WorkspaceProperties(managed_resource_group_id=managed, compute_mode="Hybrid"),
+            tags=dict(arm.MADE_BY),
+        )
+        poller = client.workspaces.begin_create_or_update(resource_group, name, asked)
+        arm.finish(poller, name, TIMEOUT)
+
+    return _provision(name, regions, region_of, create, report)
+
+
+def delete_databricks(client: AzureDatabricksManagementClient, place: Place) -> bool:
+    """Delete a Databricks workspace with all that is in it, and wait for it; False if there is none.
+
+    Its managed resource group goes with it. Raises ServerError.
+    """
+    from azure.core.exceptions import ResourceNotFoundError
+
+    resource_group, name = place.resource_group, place.name
+    with arm.told(name):
+        try:
+            client.workspaces.get(resource_group, name)
+        except ResourceNotFoundError as error:
+            _require_only_absent(name, error)
+            return False
+        poller = client.workspaces.begin_delete(resource_group, name)
+    arm.finish(poller, name, TIMEOUT)
+    return True
+
+
+def _provision(
+    name: str, regions: Sequence[str], region_of: Callable[[], str], create: Callable[[str], None], report: Report
+) -> Provisioned:
+    if not regions:
+        raise ParameterError("There is no region to try: name one, such as westeurope (--region).")
+    from azure.core.exceptions import ResourceNotFoundError
+
+    with arm.told(name):
+        try:
+            return Provisioned(name, region_of(), False, ())
+        except ResourceNotFoundError as error:
+            _require_only_absent(name, error)
+    for place, region in enumerate(regions):
+        report(f"Making {name} in {region}")
+        try:
+            with arm.told(f"{name} in {region}"):
+                create(region)
+        except ServerError as error:
+            if not arm.is_about_region(error.__cause__):
+                raise
+            if place == len(regions) - 1:
+                raise ServerError(_no_room(error, regions)) from error
+        else:
+            return Provisioned(name, region, True, tuple(regions[:place]))
+    raise AssertionError("the last region either had room or raised")
+
+
+def _no_room(error: ServerError, tried: Sequence[str]) -> str:
+    another = next((region for region in REGIONS if region not in tried), None)
+    also = f" Tried: {', '.join(tried)}." if len(tried) > 1 else ""
+    return f"{error}{also} The next region to try is {another} (--region {another})." if another else f"{error}{also}"
+
+
+def _require_only_absent(name: str, error: Exception) -> None:
+    """Raise the error again unless it is the workspace itself that isn't there."""
+    if f"/{name}'" not in arm.said(error) and "ResourceGroupNotFound" in str(error):
+        raise error
