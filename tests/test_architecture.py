@@ -22,11 +22,11 @@ LAYERS = [
     ],
     [
         *("java", "session", "azureml", "tracking", "dialect", "record", "flavor", "registry", "outcome", "champion"),
-        *("acceptance", "serve", "query", "endpoint", "arm", "online_endpoint", "monitor_schedule"),
+        *("acceptance", "serve", "query", "endpoint", "arm", "online_endpoint", "batch_endpoint", "monitor_schedule"),
     ],
     [
         *("check", "train", "promote", "predict", "tune", "monitor", "deploy"),
-        *("serving_copy", "deploy_azureml", "submit", "provision", "clean_up"),
+        *("serving_copy", "deploy_azureml", "submit", "batch", "provision", "clean_up"),
     ],
     ["show", "ui", "demo", "commands", "azure_commands", "cli", "__main__"],
 ]
@@ -42,8 +42,8 @@ PLATFORMS = {
     "starlette": {"serve"},
     "requests": {"azureml", "tracking", "query", "endpoint"},
     "azure": {
-        *("azureml", "arm", "online_endpoint", "monitor_schedule"),
-        *("serving_copy", "deploy_azureml", "submit", "provision", "clean_up", "azure_commands"),
+        *("azureml", "arm", "online_endpoint", "batch_endpoint", "monitor_schedule"),
+        *("serving_copy", "deploy_azureml", "submit", "batch", "provision", "clean_up", "azure_commands"),
     },
     "azureml_inference_server_http": {"azure_scoring"},
     "azureml": {"azureml"},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -16,7 +17,9 @@ from penguins.commands import (
     endpoint_option,
     experiment_option,
     json_option,
+    model_option,
     named_value,
+    tracking_option,
     verbose_option,
     workspace_options,
 )
@@ -37,6 +40,9 @@ resource_group_option = click.option("--resource-group", help="One that is there
 region_option = click.option("--region", help="Where, such as westeurope.")
 regions_option = click.option("--try-regions", metavar="A,B,C", help="Where, the first that has room.")
 yes_option = click.option("--yes", is_flag=True, help="Don't ask first.")
+batch_option = click.option(
+    "--endpoint", default="score-penguins", show_default=True, help="The batch endpoint's name."
+)
 schedule_option = click.option("--name", default="penguins-monitor", show_default=True, help="The schedule's name.")
 
 
@@ -225,6 +231,80 @@ def monitor_delete(name: str, as_json: bool, **place: str | None) -> None:
         deleted = monitor_schedule.delete(_client(**place), name)
     said = f"{name} is deleted." if deleted else f"There is no {name}: nothing to delete."
     click.echo(json.dumps({"schedule": name, "deleted": deleted}) if as_json else said)
+
+
+@azureml.group(cls=Commands)
+def batch() -> None:
+    """Score files on a batch endpoint of the workspace."""
+
+
+@batch.command("deploy")
+@batch_option
+@model_option
+@click.option("--version", type=int, help="The version to score with.  [default: the champion]")
+@click.option("--compute", required=True, help="The compute cluster that the jobs run on.")
+@click.option("--instances", type=click.IntRange(1), default=1, show_default=True, help="Machines per job.")
+@tracking_option
+@workspace_options
+@json_option
+@verbose_option
+def batch_deploy(
+    endpoint: str,
+    model: str,
+    version: int | None,
+    compute: str,
+    instances: int,
+    tracking_uri: str | None,
+    as_json: bool,
+    **place: str | None,
+) -> None:
+    """Make a version the one that the endpoint scores with; the endpoint is made if there is none."""
+    from penguins import batch, registry, show
+    from penguins.tracking import Tracking
+
+    with show.progress(batch.STEPS) as report, azure_quiet():
+        client = _client(**place)
+        store = Tracking.from_environment(tracking_uri)
+        store.require()
+        store.activate()
+        chosen = registry.version_or_champion(model, version)
+        batch.deploy(chosen, client=client, compute=compute, name=endpoint, instances=instances, report=report)
+    said = f"{endpoint} scores with version {chosen.number} of {chosen.name}."
+    click.echo(json.dumps({"endpoint": endpoint, "version": chosen.number}) if as_json else said)
+
+
+@batch.command("score")
+@batch_option
+@click.option("--data", required=True, help="A file or folder here, which is uploaded, or azureml:<name>:<version>.")
+@click.option("--output", type=click.Path(path_type=Path), required=True, help="The CSV file for the answers.")
+@workspace_options
+@json_option
+@verbose_option
+def batch_score(endpoint: str, data: str, output: Path, as_json: bool, **place: str | None) -> None:
+    """Have the endpoint score a file or a folder, and fetch its answers; the job's log is shown on stderr."""
+    from penguins import batch
+
+    batch.require_free(output)
+    with azure_quiet():
+        client = _client(**place)
+    with contextlib.redirect_stdout(sys.__stderr__):
+        job = batch.score(client, endpoint, data, output)
+    click.echo(json.dumps({"job": job, "output": str(output)}) if as_json else f"Job      {job}\nWritten  {output}")
+
+
+@batch.command("delete")
+@batch_option
+@workspace_options
+@json_option
+@verbose_option
+def batch_delete(endpoint: str, as_json: bool, **place: str | None) -> None:
+    """Delete the endpoint; the model and what was written stay."""
+    from penguins import batch_endpoint
+
+    with azure_quiet():
+        deleted = batch_endpoint.delete(_client(**place), endpoint)
+    said = f"{endpoint} is deleted." if deleted else f"There is no {endpoint}: nothing to delete."
+    click.echo(json.dumps({"endpoint": endpoint, "deleted": deleted}) if as_json else said)
 
 
 @azureml.command("clean-up")

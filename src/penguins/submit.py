@@ -83,7 +83,7 @@ def submit(client: MLClient, training: Training, compute: str) -> Job:
     such compute, DataError when there is no such file.
     """
     data = _data(training.data)
-    _require_compute(client, compute)
+    require_compute(client, compute)
     with _code() as code, _image() as environment, arm.told("The job"):
         job: Job = client.jobs.create_or_update(_job(training, compute, data, code, environment))
     return job
@@ -174,7 +174,8 @@ def _data(source: str) -> Any:
     return Input(type="uri_file" if path.suffix else "uri_folder", path=source)
 
 
-def _require_compute(client: MLClient, compute: str) -> None:
+def require_compute(client: MLClient, compute: str) -> None:
+    """Raise ParameterError when the workspace has no such compute, with the names of those that it has."""
     with arm.told("The workspace"):
         names = sorted(str(one.name) for one in client.compute.list())
     if compute not in names:

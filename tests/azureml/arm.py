@@ -7,6 +7,8 @@ that the real clients take. Questions to an endpoint go to real scoring servers 
 from __future__ import annotations
 
 import base64
+import csv
+import io
 import json
 import re
 import threading
@@ -339,7 +341,9 @@ def put_deployment(azure: Azure, body: Json, query: dict[str, str], path: str) -
         return absent(f"Endpoint {endpoint}")
     if not re.fullmatch(r"[a-zA-Z][a-zA-Z0-9-]{2,31}", name):
         return refused(400, "InvalidDeploymentName", f"{name} is no name for a deployment.")
-    if (asset := str(properties.get("model", "")).removeprefix(f"{HOME}/")) not in azure.things:
+    model = properties.get("model", "")
+    asset = str(model["assetId"] if isinstance(model, dict) else model).removeprefix(f"{HOME}/")
+    if asset not in azure.things:
         return refused(400, "BadArgument", f"The model {asset!r} isn't registered.")
     for field_, kind in (("environmentId", "environments"), ("codeConfiguration", "codes")):
         named = properties.get(field_)
@@ -584,6 +588,35 @@ def score(azure: Azure, query: dict[str, str], headers: Any, sent: bytes, name: 
     return Answer(424, answer.json(), {"ms-azureml-model-error-statuscode": str(answer.status_code)})
 
 
+def batch(azure: Azure, query: dict[str, str], headers: Any, sent: bytes, name: str) -> Answer:
+    """Score the file with the default deployment, and write the answers where the request says; the job runs then."""
+    path = f"batchEndpoints/{name}"
+    if headers.get("Authorization", "").removeprefix("Bearer ") not in azure.tokens:
+        return refused(401, "Unauthorized", "The token isn't valid.")
+    properties = json.loads(sent)["properties"]
+    default = azure.things[path]["properties"]["defaults"]["deploymentName"]
+    version = azure.things[f"{path}/deployments/{default}"]["properties"]["model"]["assetId"].rpartition("/")[2]
+    [given] = properties["inputData"].values()
+    source = given["uri"].rpartition("/paths/")[2]
+    target = properties["outputData"]["score"]["uri"].rpartition("/paths/")[2]
+    rows = csv.DictReader(io.StringIO(azure.blobs[source].decode()))
+    asked = [{key: value if key == "Island" else float(value) for key, value in row.items()} for row in rows]
+    answer = requests.post(f"{azure.scorers[version]}/invocations", json={"dataframe_records": asked}, timeout=60)
+    job = f"batchjob-{uuid.uuid4().hex[:8]}"
+    page = {"jobServiceType": "Studio", "endpoint": f"https://ml.azure.com/runs/{job}?wsid={HOME}"}
+    state = {"jobType": "Pipeline", "status": "Running", "experimentName": name, "services": {"Studio": page}}
+    azure.things[f"jobs/{job}"] = {"properties": {**state, "properties": {}, "tags": {}, "jobs": {}}}
+    if not answer.ok:
+        azure.ends[name] = "Failed"
+        azure.logs[job] = [answer.json()["message"]]
+    else:
+        species = [bird["species"] for bird in answer.json()["predictions"]]
+        azure.blobs[target] = "".join(f"{row},{bird}\n" for row, bird in enumerate(species)).encode()
+        azure.logs[job] = [f"{len(species)} rows scored"]
+    shown_job = {"id": f"{HOME}/jobs/{job}", "name": job, "properties": properties}
+    return Answer(201, shown_job)
+
+
 def blob(azure: Azure, query: dict[str, str], headers: Any, sent: bytes, method: str, place: str) -> Answer:
     if query.get("sig") != SIGNATURE and not headers.get("Authorization", "").startswith("SharedKey "):
         return Answer(403, b"<Error><Code>AuthenticationFailed</Code></Error>", {"Content-Type": "application/xml"})
@@ -653,6 +686,7 @@ ARM_ROUTES: dict[str, Callable[..., Answer]] = {
 DATA_ROUTES: dict[str, Callable[..., Answer]] = {
     r"GET /discovery": discovery,
     r"POST /score/([\w-]+)": score,
+    r"POST /batch/([\w-]+)/jobs": batch,
     r"GET /joblogs/([\w-]+)": job_log,
     rf"(GET|HEAD|PUT) /{ACCOUNT}/({CONTAINER}(?:/.*)?)": blob,
 }

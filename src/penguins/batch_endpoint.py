@@ -1,0 +1,117 @@
+"""A batch endpoint of an Azure Machine Learning workspace: make it, have it score a file, fetch what it wrote."""
+
+from __future__ import annotations
+
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from penguins import arm
+from penguins.errors import DataError
+
+if TYPE_CHECKING:
+    from azure.ai.ml import MLClient
+    from azure.ai.ml.entities import Datastore
+
+DEFAULT_NAME = "score-penguins"
+
+RESULT = "predictions.csv"
+
+TIMEOUT = 1800.0
+"""Seconds for each change of an endpoint."""
+
+
+def read_state(client: MLClient, name: str) -> str | None:
+    """How far Azure has got with the endpoint (`succeeded`, ...); None if there is none. Raises ServerError."""
+    from azure.core.exceptions import ResourceNotFoundError
+
+    with arm.told(name):
+        try:
+            return arm.word(client.batch_endpoints.get(name).provisioning_state).lower()
+        except ResourceNotFoundError as error:
+            if not arm.is_missing(error):
+                raise
+            return None
+
+
+def create(client: MLClient, name: str) -> None:
+    """Make an endpoint that has no deployment yet, and wait for it. Raises ServerError."""
+    from azure.ai.ml.entities import BatchEndpoint
+
+    with arm.told(name):
+        poller = client.batch_endpoints.begin_create_or_update(BatchEndpoint(name=name, tags=dict(arm.MADE_BY)))
+    arm.finish(poller, name, TIMEOUT)
+
+
+def start(client: MLClient, name: str, deployment: str, model: str, compute: str, instances: int) -> None:
+    """Make a registered model, by its asset's id, the one that the endpoint scores with. Raises ServerError."""
+    from azure.ai.ml.constants import BatchDeploymentOutputAction
+    from azure.ai.ml.entities import ModelBatchDeployment, ModelBatchDeploymentSettings
+
+    settings = ModelBatchDeploymentSettings(
+        mini_batch_size=10,
+        instance_count=instances,
+        output_action=BatchDeploymentOutputAction.APPEND_ROW,
+        output_file_name=RESULT,
+    )
+    asked = ModelBatchDeployment(
+        name=deployment, endpoint_name=name, model=model, compute=compute, settings=settings, tags=dict(arm.MADE_BY)
+    )
+    with arm.told(deployment):
+        poller = client.batch_deployments.begin_create_or_update(asked)
+    arm.finish(poller, deployment, TIMEOUT)
+    with arm.told(name):
+        endpoint = client.batch_endpoints.get(name)
+        endpoint.defaults = {"deployment_name": deployment}
+        poller = client.batch_endpoints.begin_create_or_update(endpoint)
+    arm.finish(poller, name, TIMEOUT)
+
+
+def invoke(client: MLClient, name: str, data: str) -> tuple[str, str]:
+    """Have the endpoint score a file or a folder, which is uploaded, or data in Azure; the job, and where it writes.
+
+    Where it writes is a path in the workspace's own storage. Raises DataError when there is no such file, ServerError.
+    """
+    from azure.ai.ml import Input, Output
+
+    local = Path(data).exists()
+    if not local and ":" not in data:
+        raise DataError(f"There is no {data} here: give a file, a folder, or data in Azure such as azureml:birds:1.")
+    kind = "uri_folder" if (Path(data).is_dir() if local else not Path(data).suffix) else "uri_file"
+    place = f"penguins-batch/{uuid.uuid4().hex}/{RESULT}"
+    with arm.told(name):
+        store = client.datastores.get_default().name
+        target = Output(type="uri_file", path=f"azureml://datastores/{store}/paths/{place}")
+        given = Input(type=kind, path=str(Path(data).resolve()) if local else data)
+        job = client.batch_endpoints.invoke(endpoint_name=name, inputs={"data": given}, outputs={"score": target})
+    return str(job.name), place
+
+
+def fetch(client: MLClient, place: str, output: Path) -> None:
+    """Download what a job has written to `place`. Raises ServerError."""
+    from azure.storage.blob import BlobClient
+
+    with arm.told(place):
+        store = client.datastores.get_default(include_secrets=True)
+        with BlobClient(_account(store), str(store.container_name), place, credential=_secret(client, store)) as blob:
+            output.write_bytes(blob.download_blob().readall())
+
+
+def delete(client: MLClient, name: str) -> bool:
+    """Delete an endpoint with its deployments, and wait for it; False if there is none. Raises ServerError."""
+    if read_state(client, name) is None:
+        return False
+    with arm.told(name):
+        poller = client.batch_endpoints.begin_delete(name)
+    arm.finish(poller, name, TIMEOUT)
+    return True
+
+
+def _account(store: Datastore) -> str:
+    return f"{store.protocol}://{store.account_name}.blob.{store.endpoint}"
+
+
+def _secret(client: MLClient, store: Datastore) -> Any:
+    """The storage's key or signature; where it has none, whoever asks must have a role on it."""
+    secret = getattr(store.credentials, "account_key", None) or getattr(store.credentials, "sas_token", None)
+    return secret or client._credential

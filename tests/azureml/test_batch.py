@@ -1,0 +1,114 @@
+"""Batch endpoints: the real client against an Azure on this machine, whose jobs ask real servers of real models."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import mlflow
+import pytest
+from click.testing import CliRunner, Result
+
+from penguins import champion
+from penguins.cli import main
+from penguins.registry import Version
+from penguins.serve import serving
+from penguins.tracking import Tracking
+from tests.azureml.arm import CLUSTER, HOME, SECRETS, TOKEN, Azure, configure, refused, running
+from tests.azureml.tls import Authority
+
+pytestmark = [pytest.mark.azureml, pytest.mark.slow]
+
+NAME = "score-penguins"
+FAIR = Version("penguin_predictor", 1)
+BIRDS = "Island,CulmenLength,CulmenDepth,FlipperLength,BodyMass\nBiscoe,48.7,14.1,210,4450\nDream,39.5,16.7,178,3250\n"
+
+
+@pytest.fixture(scope="module")
+def scorer(three_models: Path) -> Iterator[str]:
+    Tracking.local(three_models.parent).activate()
+    with serving(FAIR.uri) as fair:
+        mlflow.set_tracking_uri("")
+        mlflow.set_registry_uri("")
+        yield fair
+
+
+@pytest.fixture
+def azure(models: Path, scorer: str, trusted: Authority, monkeypatch: pytest.MonkeyPatch) -> Iterator[Azure]:
+    """An Azure that the environment names, with a cluster, beside a registry in which the fair model is champion."""
+    champion.move(FAIR, None)
+    azure = Azure(scorers={"1": scorer})
+    azure.things["computes/rookery"] = CLUSTER
+    with running(azure, trusted):
+        configure(azure, monkeypatch)
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{models}")
+        yield azure
+
+
+def command(*arguments: str) -> Result:
+    return CliRunner().invoke(main, ["azureml", "batch", *arguments])
+
+
+def test_a_file_is_scored_from_here_to_here(
+    azure: Azure, tmp_path: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    result = command("deploy", "--compute", "rookery")
+    assert (result.exit_code, result.stdout) == (
+        0, f"{NAME} scores with version 1 of penguin_predictor.\n",
+    ), result.output  # fmt: skip
+    made = azure.things[f"batchEndpoints/{NAME}"]
+    assert made["tags"] == {"made_by": "penguins"}
+    assert made["properties"]["defaults"]["deploymentName"] == "penguin-predictor-1"
+    deployment = azure.things[f"batchEndpoints/{NAME}/deployments/penguin-predictor-1"]["properties"]
+    assert deployment["compute"] == f"{HOME}/computes/rookery"
+    assert deployment["model"]["assetId"] == f"{HOME}/models/penguin_predictor-serving/versions/1"
+    assert deployment["outputFileName"] == "predictions.csv"
+    (tmp_path / "birds.csv").write_text(BIRDS)
+    result = command("score", "--data", str(tmp_path / "birds.csv"), "--output", str(tmp_path / "scored.csv"))
+    assert result.exit_code == 0, result.output
+    assert result.stdout.splitlines()[-1] == f"Written  {tmp_path / 'scored.csv'}"
+    assert (tmp_path / "scored.csv").read_text() == "0,Gentoo\n1,Adelie\n"
+    shown = capfd.readouterr().err
+    assert "2 rows scored" in shown
+    for secret in (*SECRETS, TOKEN):
+        assert secret not in result.output + shown + caplog.text
+
+
+def test_a_job_that_fails_leaves_no_file(azure: Azure, tmp_path: Path) -> None:
+    command("deploy", "--compute", "rookery")
+    (tmp_path / "birds.csv").write_text(BIRDS.replace("Dream", "Atlantis"))
+    result = command("score", "--data", str(tmp_path / "birds.csv"), "--output", str(tmp_path / "scored.csv"))
+    assert result.exit_code == 1
+    assert result.stderr.endswith(" ended as Failed: its log says why.\n")
+    assert not (tmp_path / "scored.csv").exists()
+
+
+def test_what_is_wrong_is_told_before_anything_is_sent(azure: Azure, tmp_path: Path) -> None:
+    result = command("deploy", "--compute", "roockery")
+    assert result.exit_code == 1
+    assert "Error: The workspace has no compute roockery: there are rookery" in result.stderr
+    taken = tmp_path / "scored.csv"
+    taken.write_text("")
+    result = command("score", "--data", "birds.csv", "--output", str(taken))
+    assert result.stderr == f"Error: {taken} exists already: give a path that doesn't, or remove it first.\n"
+    result = command("score", "--data", "birds.csv", "--output", str(tmp_path / "free.csv"))
+    assert result.stderr.startswith("Error: There is no birds.csv here: give a file, a folder, or data in Azure")
+    assert azure.changes() == []
+
+
+def test_refusals_and_the_end(azure: Azure, tmp_path: Path) -> None:
+    (tmp_path / "birds.csv").write_text(BIRDS)
+    result = command("score", "--data", str(tmp_path / "birds.csv"), "--output", str(tmp_path / "scored.csv"))
+    assert result.exit_code == 1
+    assert f"Error: {NAME}: batchEndpoint {NAME} can't be found; check the subscription" in result.stderr
+    command("deploy", "--compute", "rookery")
+    azure.fail("DELETE", refused(403, "AuthorizationFailed", "You may not delete."), times=1)
+    result = command("delete")
+    assert result.exit_code == 1
+    assert f"Error: {NAME}: You may not delete; ask for a role" in result.stderr
+    assert command("delete").stdout == f"{NAME} is deleted.\n"
+    assert json.loads(command("delete", "--json").stdout) == {"endpoint": NAME, "deleted": False}
+    assert azure.of_kind("batchEndpoints") == []
