@@ -21,10 +21,10 @@ $(READY): requirements.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --no-deps --editable .
 	touch $@
 
-$(AZUREML_READY): requirements-azureml.lock pyproject.toml
-	$(PYTHON) -m venv $(AZUREML)
-	$(AZUREML)/bin/python -m pip install --quiet --require-hashes -r requirements-azureml.lock
-	$(AZUREML)/bin/python -m pip install --quiet --no-deps --editable .
+$(AZUREML_READY): requirements-azureml.lock pyproject.toml $(READY)
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(AZUREML)
+	$(BIN)/uv pip install --quiet --python $(AZUREML) --require-hashes -r requirements-azureml.lock
+	$(BIN)/uv pip install --quiet --python $(AZUREML) --no-deps --editable .
 	touch $@
 
 demo: $(READY)  ## tell the whole story: train, promote, serve, tune, score, watch, roll back
@@ -45,9 +45,9 @@ check: lint types test test-azureml test-spark40  ## all that CI runs
 test-azureml: $(AZUREML_READY)  ## run the tests that need the extra azureml, in an environment with it
 	$(AZUREML)/bin/python -m pytest -n 2 --dist loadfile -m azureml
 
-test-spark40: $(READY)  ## run the Spark tests on the oldest Spark, 4.0, in a copy of the environment
+test-spark40: $(READY)  ## run the Spark tests on the oldest Spark, 4.0, and the MLflow that Azure's plugin holds back
 	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(VENV)-spark40
-	$(BIN)/uv pip install --quiet --python $(VENV)-spark40 -r requirements.lock
+	$(BIN)/uv pip install --quiet --python $(VENV)-spark40 -r requirements-azureml.lock
 	$(BIN)/uv pip install --quiet --python $(VENV)-spark40 --no-deps --editable . "pyspark==4.0.*"
 	$(VENV)-spark40/bin/python -m pytest -n 2 --dist worksteal -m "spark and not slow"
 

@@ -282,7 +282,7 @@ def test_a_champion_that_changed_meanwhile_puts_everything_back(azure: Azure, cl
 
 
 def test_what_the_gate_has_not_accepted_is_not_deployed(azure: Azure, client: MLClient) -> None:
-    with pytest.raises(ModelError, match=r"^The gate has not accepted version 3 of penguin_predictor"):
+    with pytest.raises(ModelError, match=r"^The gate hasn't accepted version 3 of penguin_predictor"):
         deploy(GOOD, client=client)
     assert azure.changes() == []
 
