@@ -6,7 +6,7 @@ import json
 import os
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -114,8 +114,8 @@ def workspace(
     Otherwise it is `config.json`, in `folder` or one above it, as MLClient finds it.
     Raises StoreError that says what is missing, or that the file can't be read.
     """
-    given = {"subscription": subscription, "resource_group": resource_group, "name": name, "region": region}
-    given = {what: value for what, value in given.items() if value}
+    arguments = {"subscription": subscription, "resource_group": resource_group, "name": name, "region": region}
+    given = {what: value for what, value in arguments.items() if value}
     found = given if {*FILE_KEYS} <= {*given} else {**(_environment() or _file(Path(folder))), **given}
     if missing := [FILE_KEYS[what] for what in FILE_KEYS if not found.get(what)]:
         raise StoreError(
@@ -131,7 +131,7 @@ def credential() -> TokenCredential:
     """Who asks: the service principal in the environment, a job's user or identity, or whoever the Azure CLI knows.
 
     The first of them that is configured, never a browser and never a code to type in: a job would wait for a human.
-    Raises StoreError when the extra isn't installed, or the service principal is incomplete.
+    Raises PenguinsError when the extra isn't installed, StoreError when the service principal is incomplete.
     """
     with _installed():
         from azure import identity
@@ -141,14 +141,16 @@ def credential() -> TokenCredential:
                 "AZURE_TENANT_ID and AZURE_CLIENT_ID name a service principal, but there is no AZURE_CLIENT_SECRET and "
                 "no AZURE_CLIENT_CERTIFICATE_PATH: set one of them."
             )
-        return identity.EnvironmentCredential()
-    if os.environ.get(ON_BEHALF_OF):
+        chosen: TokenCredential = identity.EnvironmentCredential()
+    elif os.environ.get(ON_BEHALF_OF):
         from azure.ai.ml.identity import AzureMLOnBehalfOfCredential
 
-        return AzureMLOnBehalfOfCredential()
-    if any(os.environ.get(name) for name in MANAGED_IDENTITY):
-        return identity.ManagedIdentityCredential(client_id=os.environ.get("DEFAULT_IDENTITY_CLIENT_ID"))
-    return identity.AzureCliCredential(process_timeout=int(PATIENCE))
+        chosen = AzureMLOnBehalfOfCredential()
+    elif any(os.environ.get(name) for name in MANAGED_IDENTITY):
+        chosen = identity.ManagedIdentityCredential(client_id=os.environ.get("DEFAULT_IDENTITY_CLIENT_ID"))
+    else:
+        chosen = identity.AzureCliCredential(process_timeout=int(PATIENCE))
+    return chosen
 
 
 def client(of: Workspace) -> MLClient:
@@ -192,14 +194,16 @@ def connect(uri: str) -> str:
     By itself the plugin would end at a browser or at a code to type in. A job's own token is left to the plugin.
     Raises StoreError when there is no credential.
     """
-    if _is_job():
-        return uri
-    with _installed():
-        from azureml.mlflow import get_mlflow_tracking_uri_v2
+    of = Workspace.of(uri)
     if "ARM_CLOUD_METADATA_URL" not in os.environ:
         # Otherwise the plugin looks up which clouds there are, for half a minute where it can't reach Azure's list.
         os.environ.setdefault("AZUREML_CURRENT_CLOUD", "AzureCloud")
-    of = Workspace.of(uri)
+    if _is_job():
+        # One form of the address for runs and for models: the plugin knows the job's token by it. For another one it
+        # would look for a credential, up to a browser, once MLflow has taken MLFLOW_RUN_ID out of the environment.
+        return of.tracking_uri
+    with _installed():
+        from azureml.mlflow import get_mlflow_tracking_uri_v2
     context = {
         "subscription_id": of.subscription,
         "resource_group_name": of.resource_group,
@@ -229,6 +233,23 @@ def require(uri: str, patience: float = PATIENCE) -> None:
         ) from error
     if not answer.ok:
         raise StoreError(refusal(of, answer.status_code))
+
+
+def register_files(
+    of: Workspace, run_id: str, path: str, name: str, *, description: str = "", tags: Mapping[str, str] | None = None
+) -> int:
+    """Make files that a run keeps under `path` the next version of `name`, as a custom model; the version's number.
+
+    Custom models are Azure Machine Learning's own: any files, of which MLflow knows nothing. Raises StoreError.
+    """
+    with told(of):
+        from azure.ai.ml.entities import Model
+
+        place = f"azureml://jobs/{run_id}/outputs/artifacts/paths/{path}"
+        model = Model(
+            name=name, path=place, type="custom_model", description=description or None, tags=dict(tags or {})
+        )
+        return int(client(of).models.create_or_update(model).version)
 
 
 def refusal(of: Workspace, status: int) -> str:

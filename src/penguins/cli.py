@@ -619,6 +619,7 @@ def log(folder: Path, tracking_uri: str | None, as_json: bool) -> None:
 @click.option("--register-as", default=config.DEFAULT_MODEL, show_default=True, help="The registered model's name.")
 @click.option("--description", default="", help="A sentence about the version.")
 @click.option("--tag", "tags", multiple=True, metavar="NAME=VALUE", help="A tag of the version; may be repeated.")
+@click.option("--custom", is_flag=True, help="Take any files in FOLDER: a custom model of Azure Machine Learning.")
 @experiment_option
 @tracking_option
 @json_option
@@ -628,6 +629,7 @@ def register(
     register_as: str,
     description: str,
     tags: tuple[str, ...],
+    custom: bool,
     experiment: str,
     tracking_uri: str | None,
     as_json: bool,
@@ -639,12 +641,13 @@ def register(
     """
     from penguins import registry
 
-    named = dict(named_value(text) for text in tags)
+    named = dict(map(named_value, tags))
     _store(tracking_uri).activate()
     if Path(source).is_dir():
-        run_id, version = registry.register_folder(
-            source, register_as, experiment=experiment, description=description, tags=named
-        )
+        from_folder = registry.register_files if custom else registry.register_folder
+        run_id, version = from_folder(source, register_as, experiment=experiment, description=description, tags=named)
+    elif custom:
+        raise click.UsageError("A custom model comes from a FOLDER.")
     else:
         run_id, version = registry.register_run(source, register_as, description=description, tags=named)
     if as_json:

@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import sys
+import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,7 +16,7 @@ import click
 from click.core import ParameterSource
 
 from penguins import config
-from penguins.errors import PenguinsError, first_sentence
+from penguins.errors import PenguinsError, first_sentence, without_secrets
 
 PLATFORMS = ("databricks", "azureml")
 
@@ -44,7 +45,7 @@ class Command(click.Command):
 
 
 class Commands(click.Group):
-    """A group whose commands end with one sentence, not a traceback, unless they are told `--verbose`."""
+    """A group whose commands end with one sentence; told `--verbose`, with the traceback before it."""
 
     command_class = Command
 
@@ -56,7 +57,7 @@ class Commands(click.Group):
             raise
         except Exception as error:
             if ctx.meta.get("verbose"):
-                raise
+                click.echo(without_secrets(traceback.format_exc()), err=True)
             raise click.ClickException(_sentence(error)) from error
 
 

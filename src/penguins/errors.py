@@ -37,8 +37,16 @@ class JavaError(PenguinsError):
 
 def first_sentence(error: BaseException) -> str:
     """The first line of an error's text, or its kind where it has none: what fits into a sentence of our own."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    lines = [line.strip() for line in _said(error).splitlines() if line.strip()]
     return without_secrets(lines[0]) if lines else type(error).__name__
+
+
+def _said(error: BaseException) -> str:
+    """The error's text; of an answer in Azure's form, which MLflow shows as it is, the message in it."""
+    answer = getattr(error, "json", None)
+    inner = (answer.get("error") or answer.get("Error")) if isinstance(answer, dict) else None
+    message = (inner.get("message") or inner.get("Message")) if isinstance(inner, dict) else None
+    return str(message or error)
 
 
 def without_secrets(text: str) -> str:

@@ -91,7 +91,6 @@ def log_kept(place: Path) -> Logged:
     Raises ModelError when the folder holds no outcome, StoreError when it can't be logged again; it stays in any case.
     """
     import mlflow
-    from mlflow.exceptions import MlflowException
 
     summary = _read(place)
     try:
@@ -100,7 +99,9 @@ def log_kept(place: Path) -> Logged:
             mlflow.set_tags(dict(summary.tags))
             record.log_inputs(summary.inputs, summary.source)
             model_uri, version = log(place, summary)
-    except (MlflowException, OSError) as error:
+    except PenguinsError:
+        raise
+    except Exception as error:  # each kind of store has its own ways to fail
         raise StoreError(f"{place} can't be logged: {first_sentence(error)}") from error
     return Logged(run.info.run_id, run.info.experiment_id, model_uri, summary.register_as, version)
 

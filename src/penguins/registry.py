@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from penguins import dialect, record
+from penguins import azureml, dialect, record
 from penguins.config import CHAMPION, DEFAULT_EXPERIMENT
-from penguins.errors import ModelError, StoreError, first_sentence
+from penguins.errors import ModelError, PenguinsError, StoreError, first_sentence
 from penguins.tracking import Tracking, experiment_id
 
 if TYPE_CHECKING:
@@ -173,15 +173,47 @@ def register_folder(
     The folder is what `flavor.save` or any MLflow flavor has saved. Raises ModelError when it holds no MLflow model,
     StoreError when it can't be logged or registered; the run then ends as FAILED.
     """
-    from mlflow.exceptions import MlflowException
-
     if not Path(folder, "MLmodel").is_file():
         raise ModelError(f"{folder} holds no MLflow model: it must be a folder with a file MLmodel.")
     try:
         with record.active_run(experiment, f"{name} from {Path(folder).resolve().name}") as run:
             logged = log_folder(str(folder))
             return run.info.run_id, Version(name, register(logged, name, description=description, tags=tags))
-    except (MlflowException, OSError) as error:
+    except PenguinsError:
+        raise
+    except Exception as error:  # each kind of store has its own ways to fail
+        raise StoreError(f"{folder} can't be logged: {first_sentence(error)}") from error
+
+
+def register_files(
+    folder: str | Path,
+    name: str,
+    *,
+    experiment: str = DEFAULT_EXPERIMENT,
+    description: str = "",
+    tags: Mapping[str, str] | None = None,
+) -> tuple[str, Version]:
+    """Like `register_folder`, for any files: a custom model, which Azure Machine Learning alone knows.
+
+    Raises ModelError for an empty folder or another store, StoreError as `register_folder` does.
+    """
+    import mlflow
+
+    if dialect.has_logged_models():
+        raise ModelError("Only Azure Machine Learning registers files that are no MLflow model: use such a workspace.")
+    if not any(path.is_file() for path in Path(folder).rglob("*")):
+        raise ModelError(f"{folder} holds no files: give the folder of a model.")
+    try:
+        with record.active_run(experiment, f"{name} from {Path(folder).resolve().name}") as run:
+            mlflow.log_artifacts(str(folder), dialect.MODEL)
+            workspace = azureml.Workspace.of(mlflow.get_registry_uri())
+            number = azureml.register_files(
+                workspace, run.info.run_id, dialect.MODEL, name, description=description, tags=tags
+            )
+            return run.info.run_id, Version(name, number)
+    except PenguinsError:
+        raise
+    except Exception as error:  # each kind of store has its own ways to fail
         raise StoreError(f"{folder} can't be logged: {first_sentence(error)}") from error
 
 
@@ -225,7 +257,9 @@ def copy_version(
                 logged = log_folder(model_folder)
             tags = {**original.tags, "copied_from": origin}
             return register(logged, copy_as or name, description=original.description or "", tags=tags)
-        except MlflowException as error:
+        except PenguinsError:
+            raise
+        except Exception as error:  # each kind of store has its own ways to fail
             raise StoreError(f"{origin} can't be copied to {target.tracking_uri}: {first_sentence(error)}") from error
         finally:
             before.activate()

@@ -93,9 +93,13 @@ class MlflowWorkspace:
     """Seconds for which a token is taken."""
     told_life: int = 3600
     """Seconds for which a token is said to be taken."""
+    custom: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    """The versions of each custom model."""
     tokens: dict[str, float] = field(default_factory=dict)
     """Until when each token is taken."""
     signature: str = field(default_factory=lambda: secrets.token_urlsafe(16))
+    delay: float = 0.0
+    """Seconds before each answer."""
     asked: list[str] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
     url: str = ""
@@ -121,6 +125,15 @@ class MlflowWorkspace:
     def blob(self, run: str, path: str) -> str:
         """The signed address of a file."""
         return f"{self.url}{CONTAINER}/{quote(f'{run}/{path}')}?sv=2024-01-01&sig={self.signature}"
+
+    def job_token(self) -> str:
+        """A token of the kind that a job gets, which says itself when it ends."""
+        import jwt  # the extra brings it
+
+        said = {"exp": int(time.time()) + 86400}
+        token: str = jwt.encode(said, "only the service has to know this", algorithm="HS256")
+        self.tokens[token] = time.monotonic() + 86400
+        return token
 
     def secrets(self) -> list[str]:
         return [SECRET, self.signature, *self.tokens]
@@ -165,7 +178,7 @@ def cloud(workspace: MlflowWorkspace, request: Request) -> Answer:
         200,
         [
             {
-                "name": "AzureCloud",
+                "name": "Loopback",
                 "portal": url,
                 "authentication": {"loginEndpoint": url, "audiences": [url], "tenant": TENANT},
                 "resourceManager": url,
@@ -248,6 +261,33 @@ def _as_azures(value: Any, workspace: MlflowWorkspace) -> Any:
     return value
 
 
+def custom_versions(workspace: MlflowWorkspace, request: Request, name: str) -> Answer:
+    return as_json(200, {"value": workspace.custom.get(name, [])})
+
+
+def custom_model(workspace: MlflowWorkspace, request: Request, name: str) -> Answer:
+    if name not in workspace.custom:
+        return refused(404, "ResourceNotFound", f"The model container {name} was not found.")
+    number = len(workspace.custom[name]) + 1
+    return as_json(200, {"id": f"{ID}/models/{name}", "name": name, "properties": {"nextVersion": str(number)}})
+
+
+def put_custom_version(workspace: MlflowWorkspace, request: Request, name: str, number: str) -> Answer:
+    """A version of files that a run keeps, which must be there."""
+    there = workspace.custom.setdefault(name, [])
+    if int(number) != len(there) + 1:
+        return refused(409, "Conflict", f"Version {number} of {name} exists already.")
+    properties = request.json()["properties"]
+    place = re.fullmatch(r"azureml://jobs/([^/]+)/outputs/artifacts/paths/(.+)", properties["modelUri"])
+    if properties["modelType"] != "custom_model" or place is None:
+        return refused(400, "UserError", "The model's type or its place is wrong.")
+    if not (workspace.files / place[1] / place[2]).is_dir():
+        return refused(400, "UserError", f"There is nothing at {properties['modelUri']}.")
+    version = {"id": f"{ID}/models/{name}/versions/{number}", "name": number, "properties": properties}
+    there.append(version)
+    return as_json(201, version)
+
+
 def list_files(workspace: MlflowWorkspace, request: Request, run: str) -> Answer:
     """All files of a run, whatever folder the client would like to see."""
     folder = workspace.files / run
@@ -324,6 +364,9 @@ OPEN_ROUTES: dict[str, Callable[..., Answer]] = {
 
 ROUTES: dict[str, Callable[..., Answer]] = {
     rf"GET {re.escape(ID)}": describe,
+    rf"GET {re.escape(ID)}/models/([^/]+)/versions": custom_versions,
+    rf"GET {re.escape(ID)}/models/([^/]+)": custom_model,
+    rf"PUT {re.escape(ID)}/models/([^/]+)/versions/(\d+)": put_custom_version,
     rf"[A-Z]+ /mlflow/v2\.0{re.escape(ID)}/api/2\.0/(.+)": forward,
     rf"GET {RUN}/artifacts": list_files,
     rf"GET {RUN}/artifacts/contentinfo": where_file_is,
@@ -338,6 +381,7 @@ def running(workspace: MlflowWorkspace, authority: Authority) -> Iterator[Mlflow
 
     class Service(Handler):
         def answer_any(self) -> None:
+            time.sleep(workspace.delay)
             parts = urlsplit(self.path)
             request = Request(
                 f"{self.command} {unquote(parts.path)}",

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import mlflow
 import pandas as pd
 import pytest
 
-from penguins import champion, dialect, drift, flavor, query, registry, serve
+from penguins import champion, dialect, drift, flavor, query, serve
 from penguins.config import SearchParameters, TrainingParameters
 from penguins.monitor import monitor
 from penguins.predict import predict
@@ -20,7 +19,7 @@ from penguins.registry import Version
 from penguins.tracking import Tracking
 from penguins.train import train_from_source
 from penguins.tune import tune_from_source
-from tests.azureml.mlflow_workspace import ID, MlflowWorkspace
+from tests.azureml.mlflow_workspace import MlflowWorkspace
 from tests.conftest import LAB_BIRD, PENGUINS_CSV
 
 if TYPE_CHECKING:
@@ -35,7 +34,7 @@ FILES = [
 
 
 @pytest.fixture
-def store(workspace: MlflowWorkspace) -> Iterator[Tracking]:
+def store(workspace: MlflowWorkspace) -> Tracking:
     store = Tracking(workspace.uri)
     store.require_reachable()
     store.activate()
@@ -49,7 +48,7 @@ def test_from_the_first_training_to_the_way_back(
     workspace.has_aliases = workspace.has_inputs = knows_more
     name = f"lifecycle_{knows_more}"
     first_version, second_version = Version(name, 1), Version(name, 2)
-    options = {"experiment": name, "register_as": name}
+    options: dict[str, Any] = {"experiment": name, "register_as": name}
     trained = train_from_source(spark, PENGUINS_CSV, TrainingParameters(reg_param=0.01), **options)
     assert (trained.version, trained.model_uri) == (1, f"runs:/{trained.run_id}/model")
     assert set(FILES) < set(dialect.artifacts(trained.run_id))
