@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -76,11 +76,23 @@ def word(value: Any) -> str:
     return str(getattr(value, "value", value))
 
 
+def is_ours(tags: Mapping[str, str] | None) -> bool:
+    """Whether what has these tags was made by this package."""
+    return MADE_BY.items() <= dict(tags or {}).items()
+
+
 def is_missing(error: BaseException) -> bool:
-    """Whether Azure said that there is no such thing (and not that there is no such workspace)."""
+    """Whether Azure said that there is no such thing, in a workspace that is there."""
     from azure.core.exceptions import ResourceNotFoundError
 
-    return isinstance(error, ResourceNotFoundError) and "workspace" not in said(error).lower()
+    # The path of a thing goes on behind the workspace's name; the path of a workspace ends there.
+    is_workspace = re.search(r"workspaces/[^/']+'", said(error))
+    return isinstance(error, ResourceNotFoundError) and is_in_group(error) and not is_workspace
+
+
+def is_in_group(error: Any) -> bool:
+    """Whether what Azure didn't find would be in a resource group and a subscription that are there."""
+    return getattr(getattr(error, "error", None), "code", None) not in {"ResourceGroupNotFound", "SubscriptionNotFound"}
 
 
 def said(error: Any) -> str:

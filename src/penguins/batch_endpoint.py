@@ -11,7 +11,6 @@ from penguins.errors import DataError
 
 if TYPE_CHECKING:
     from azure.ai.ml import MLClient
-    from azure.ai.ml.entities import Datastore
 
 DEFAULT_NAME = "score-penguins"
 
@@ -92,7 +91,7 @@ def fetch(client: MLClient, place: str, output: Path) -> None:
     from azure.storage.blob import BlobClient
 
     with arm.told(place):
-        store = client.datastores.get_default(include_secrets=True)
+        store: Any = client.datastores.get_default(include_secrets=True)
         with BlobClient(_account(store), str(store.container_name), place, credential=_secret(client, store)) as blob:
             output.write_bytes(blob.download_blob().readall())
 
@@ -107,11 +106,12 @@ def delete(client: MLClient, name: str) -> bool:
     return True
 
 
-def _account(store: Datastore) -> str:
+def _account(store: Any) -> str:
+    """The address of the storage account of a datastore for blobs."""
     return f"{store.protocol}://{store.account_name}.blob.{store.endpoint}"
 
 
-def _secret(client: MLClient, store: Datastore) -> Any:
+def _secret(client: MLClient, store: Any) -> Any:
     """The storage's key or signature; where it has none, whoever asks must have a role on it."""
     secret = getattr(store.credentials, "account_key", None) or getattr(store.credentials, "sas_token", None)
     return secret or client._credential

@@ -81,8 +81,7 @@ def _removers(client: MLClient) -> dict[str, Callable[[Found], None]]:
 
 
 def _ours(things: Iterable[Any]) -> Iterable[Any]:
-    tag, value = next(iter(arm.MADE_BY.items()))
-    return (one for one in things if (one.tags or {}).get(tag) == value)
+    return (one for one in things if arm.is_ours(one.tags))
 
 
 def _versions(operations: Any) -> Iterable[Any]:

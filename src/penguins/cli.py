@@ -641,7 +641,7 @@ def register(
     """
     from penguins import registry
 
-    named = dict(named_value(text) for text in tags)
+    named = dict(map(named_value, tags))
     _store(tracking_uri).activate()
     if Path(source).is_dir():
         from_folder = registry.register_files if custom else registry.register_folder

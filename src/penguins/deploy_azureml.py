@@ -161,7 +161,9 @@ def _start(client: MLClient, name: str, version: Version, model: str, settings: 
 
 def _remove_idle(client: MLClient, name: str, before: Before, after: Traffic, settings: AzureServing) -> None:
     """Remove the deployments of this package that had traffic and have none now: each keeps a machine busy."""
-    for idle in [one for one in before.traffic if one not in after]:
+    idle_now = [one for one in before.traffic if one not in after]
+    ours = online_endpoint.made_here(client, name) if idle_now else set()
+    for idle in [one for one in idle_now if one in ours]:
         try:
             online_endpoint.remove(client, name, idle, settings.timeout)
         except ServerError as error:

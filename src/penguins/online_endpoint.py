@@ -76,6 +76,12 @@ def deployments(client: MLClient, name: str) -> dict[str, str]:
         return {str(one.name): state(one) for one in client.online_deployments.list(name)}
 
 
+def made_here(client: MLClient, name: str) -> set[str]:
+    """The deployments of an endpoint that this package has made, by its tag. Raises ServerError."""
+    with arm.told(name):
+        return {str(one.name) for one in client.online_deployments.list(name) if arm.is_ours(one.tags)}
+
+
 def start(
     client: MLClient,
     name: str,

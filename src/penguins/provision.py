@@ -70,7 +70,8 @@ def delete_azureml(client: MLClient, name: str, *, with_dependents: bool) -> boo
         try:
             poller = client.workspaces.begin_delete(name, delete_dependent_resources=with_dependents)
         except ResourceNotFoundError as error:
-            _require_only_absent(name, error)
+            if not arm.is_in_group(error):
+                raise
             return False
     arm.finish(poller, name, TIMEOUT)
     return True
@@ -113,7 +114,8 @@ def delete_databricks(client: AzureDatabricksManagementClient, place: Place) -> 
         try:
             client.workspaces.get(resource_group, name)
         except ResourceNotFoundError as error:
-            _require_only_absent(name, error)
+            if not arm.is_in_group(error):
+                raise
             return False
         poller = client.workspaces.begin_delete(resource_group, name)
     arm.finish(poller, name, TIMEOUT)
@@ -131,7 +133,8 @@ def _provision(
         try:
             return Provisioned(name, region_of(), False, ())
         except ResourceNotFoundError as error:
-            _require_only_absent(name, error)
+            if not arm.is_in_group(error):
+                raise
     for place, region in enumerate(regions):
         report(f"Making {name} in {region}")
         try:
@@ -151,9 +154,3 @@ def _no_room(error: ServerError, tried: Sequence[str]) -> str:
     another = next((region for region in REGIONS if region not in tried), None)
     also = f" Tried: {', '.join(tried)}." if len(tried) > 1 else ""
     return f"{error}{also} The next region to try is {another} (--region {another})." if another else f"{error}{also}"
-
-
-def _require_only_absent(name: str, error: Exception) -> None:
-    """Raise the error again unless it is the workspace itself that isn't there."""
-    if f"/{name}'" not in arm.said(error) and "ResourceGroupNotFound" in str(error):
-        raise error

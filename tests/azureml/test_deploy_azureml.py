@@ -174,6 +174,29 @@ def test_a_share_of_the_traffic_leaves_the_champion_and_all_of_it_completes(azur
     assert version_of("penguin_predictor") == GOOD
 
 
+def test_somebody_elses_deployment_loses_its_traffic_but_stays(azure: Azure, client: MLClient) -> None:
+    deploy(FAIR, client=client)
+    accept(GOOD)
+    azure.things[f"onlineEndpoints/{NAME}/deployments/{ONE}"]["tags"] = {"made_by": "somebody"}
+    deploy(GOOD, client=client)
+    assert azure.traffic(NAME) == {THREE: 100}
+    assert f"onlineEndpoints/{NAME}/deployments/{ONE}" in azure.things
+
+
+def test_what_costs_although_it_is_idle_is_told(azure: Azure, client: MLClient) -> None:
+    deploy(FAIR, client=client)
+    accept(GOOD)
+    azure.fail("DELETE", refused(403, "AuthorizationFailed", "You may not delete."))
+    with pytest.raises(ServerError) as caught:
+        deploy(GOOD, client=client)
+    assert str(caught.value).startswith(
+        f"{NAME} serves the version, but {ONE}, which has no traffic any more, can't be removed ({ONE}: You may not "
+        "delete; ask for a role"
+    )
+    assert azure.traffic(NAME) == {THREE: 100}
+    assert version_of("penguin_predictor") == GOOD
+
+
 def test_nothing_to_share_with(azure: Azure, client: MLClient) -> None:
     with pytest.raises(
         ParameterError, match=f"^{NAME} serves no other version to share the traffic with: deploy {ONE}"
