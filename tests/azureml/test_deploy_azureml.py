@@ -357,6 +357,10 @@ def test_our_own_script_is_sent_with_its_image(azure: Azure, client: MLClient) -
 
 REFUSALS = [
     (
+        401, "InvalidAuthenticationToken", "The token has expired.",
+        f"{NAME}: The token has expired; sign in again (`az login`), or renew the service principal's secret.",
+    ),
+    (
         403, "AuthorizationFailed", "You may not write here.",
         f"{NAME}: You may not write here; ask for a role that allows it, such as AzureML Data Scientist on the "
         "workspace.",
@@ -419,6 +423,17 @@ def test_bad_rows_are_told_in_the_models_own_words(azure: Azure, client: MLClien
     )
 
 
+def test_a_key_that_is_not_taken_is_told_without_it(azure: Azure, client: MLClient) -> None:
+    deploy(FAIR, client=client)
+    azure.key = "made anew"
+    with pytest.raises(ServerError) as caught:
+        online_endpoint.ask(client, NAME, LAB_BIRD)
+    assert str(caught.value) == (
+        f"{NAME} answered 401: The key *** isn't the endpoint's; its key or token isn't taken: try again, or make the "
+        "key anew."
+    )
+
+
 def test_a_deployment_asked_by_name_is_not_asked_ever_after(azure: Azure, client: MLClient) -> None:
     """The client's own `invoke` would go on asking it, because it keeps its headers."""
     deploy(FAIR, client=client)
@@ -426,6 +441,25 @@ def test_a_deployment_asked_by_name_is_not_asked_ever_after(azure: Azure, client
     online_endpoint.ask(client, NAME, LAB_BIRD, ONE)
     online_endpoint.ask(client, NAME, LAB_BIRD)
     assert azure.invoked == [ONE, None]
+
+
+def test_the_clients_own_way_of_asking_still_keeps_the_deployments_name(
+    azure: Azure, client: MLClient, tmp_path: Path
+) -> None:
+    """The reason for a request of our own; once this fails, the client's `invoke` can be used."""
+    from azure.ai.ml.constants._endpoint import EndpointInvokeFields
+
+    deploy(FAIR, client=client)
+    azure.invoked.clear()
+    request = tmp_path / "request.json"
+    request.write_text(json.dumps(online_endpoint.body(LAB_BIRD)))
+    try:
+        client.online_endpoints.invoke(NAME, request_file=str(request), deployment_name=ONE)
+        client.online_endpoints.invoke(NAME, request_file=str(request))
+        assert azure.invoked == [ONE, ONE]
+    finally:
+        for name in set(EndpointInvokeFields.DEFAULT_HEADER) - {"Content-Type"}:
+            del EndpointInvokeFields.DEFAULT_HEADER[name]
 
 
 def test_undeploy_touches_only_its_endpoint(azure: Azure, client: MLClient) -> None:
