@@ -246,6 +246,17 @@ def test_a_deployment_that_does_not_get_healthy_is_removed_and_its_log_shown(azu
     assert f"onlineEndpoints/{NAME}/deployments/{THREE}" not in azure.things
 
 
+def test_an_endpoint_that_can_not_be_made_is_deleted_again(azure: Azure, client: MLClient) -> None:
+    azure.failing[f"endpoint {NAME}"] = {"code": "SubnetMissing", "message": "There is no address left."}
+    with pytest.raises(ServerError) as caught:
+        deploy(FAIR, client=client)
+    assert str(caught.value) == (
+        f"{NAME}: There is no address left; look at it in the studio. The new endpoint {NAME} is deleted again. The "
+        "champion is the one it was."
+    )
+    assert azure.of_kind("onlineEndpoints") == []
+
+
 def test_a_timeout_puts_everything_back(azure: Azure, client: MLClient) -> None:
     deploy(FAIR, client=client)
     accept(GOOD)
@@ -404,6 +415,15 @@ def test_throttling_that_ends_is_waited_for(azure: Azure, client: MLClient) -> N
     assert [line for line in azure.changes() if line.endswith(f"/{NAME}")] == [f"PUT /onlineEndpoints/{NAME}"] * 4
 
 
+def test_an_azure_that_is_gone_is_told(trusted: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
+    with running(Azure(), trusted) as azure:
+        configure(azure, monkeypatch)
+        client = azureml.client(azureml.workspace())
+    with pytest.raises(ServerError) as caught:
+        online_endpoint.read(client, NAME)
+    assert str(caught.value) == (f"{NAME}: Azure can't be asked (ServiceRequestError): check the network, try again.")
+
+
 def test_a_workspace_that_is_not_there_is_no_endpoint_that_is_not_there(azure: Azure, client: MLClient) -> None:
     said = f"The Resource 'Microsoft.MachineLearningServices/workspaces/{WORKSPACE}' was not found."
     gone = refused(404, "ResourceNotFound", said)
@@ -517,5 +537,7 @@ def test_a_wrong_secret_is_told_without_it(azure: Azure, monkeypatch: pytest.Mon
 def test_options_of_the_other_platform_are_refused() -> None:
     result = command("deploy", "--to", "azureml", "--size", "Large")
     assert (result.exit_code, result.stderr.splitlines()[-1]) == (2, "Error: --size is not for --to azureml.")
+    result = command("query", "--to", "azureml")
+    assert (result.exit_code, result.stderr.splitlines()[-1]) == (2, "Error: Name the endpoint to ask (--endpoint).")
     result = command("deploy", "--to", "databricks", "--compute", "colony")
     assert (result.exit_code, result.stderr.splitlines()[-1]) == (2, "Error: --compute is not for --to databricks.")
