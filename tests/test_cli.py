@@ -228,9 +228,23 @@ def test_the_module_is_the_command(tmp_path: Path) -> None:
 
 
 def test_every_command_has_help(tmp_path: Path) -> None:
-    listed = re.findall(r"^  (\w+)  ", penguins("--help", cwd=tmp_path).stdout.partition("Commands:")[2], re.MULTILINE)
-    commands = ["demo", "log", "monitor", "predict", "promote", "query", "rollback", "serve", "train", "tune", "ui"]
-    assert listed == commands
+    help_text = penguins("--help", cwd=tmp_path).stdout.partition("Commands:")[2]
+    listed = re.findall(r"^  ([\w-]+)  ", help_text, re.MULTILINE)
+    assert listed == [
+        *(
+            "azureml",
+            "check",
+            "databricks-workspace",
+            "demo",
+            "deploy",
+            "log",
+            "monitor",
+            "predict",
+            "promote",
+            "query",
+        ),
+        *("register", "rollback", "serve", "train", "tune", "ui", "undeploy"),
+    ]
     for command in listed:
         assert len(penguins(command, "--help", cwd=tmp_path).stdout.splitlines()) > 5
 

@@ -53,7 +53,6 @@ def finish(poller: LROPoller[Any], what: str, timeout: float) -> Any:
 @contextmanager
 def told(what: str) -> Iterator[None]:
     """Turn what Azure's clients raise within the block into one sentence about `what`, a ServerError."""
-    from azure.ai.ml.exceptions import MlException
     from azure.core.exceptions import AzureError, HttpResponseError, ServiceRequestError, ServiceResponseError
 
     try:
@@ -65,9 +64,7 @@ def told(what: str) -> Iterator[None]:
             f"{what}: Azure can't be asked ({type(error).__name__}): check the network, try again."
         ) from error
     except AzureError as error:
-        # The base of the others, and of MlException, which says by itself what was wrong.
-        raise ServerError(f"{what}: {_one_line(error).rstrip('.')}; look at what was asked for.") from error
-    except MlException as error:
+        # The base of the others, and of what the clients refuse by themselves.
         raise ServerError(f"{what}: {_one_line(error).rstrip('.')}; look at what was asked for.") from error
 
 

@@ -284,7 +284,6 @@ def batch_score(endpoint: str, data: str, output: Path, as_json: bool, **place: 
     """Have the endpoint score a file or a folder, and fetch its answers; the job's log is shown on stderr."""
     from penguins import batch
 
-    batch.require_free(output)
     with azure_quiet():
         client = _client(**place)
     with contextlib.redirect_stdout(sys.__stderr__):

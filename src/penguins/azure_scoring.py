@@ -12,8 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import mlflow.pyfunc
-from azureml_inference_server_http.api.aml_request import AMLRequest, rawhttp
-from azureml_inference_server_http.api.aml_response import AMLResponse
 from mlflow.exceptions import MlflowException
 from mlflow.pyfunc.scoring_server import invocations
 
@@ -31,21 +29,24 @@ def init() -> None:
     model = mlflow.pyfunc.load_model(str(min(folder.rglob("MLmodel"), key=lambda file: len(file.parts)).parent))
 
 
-@rawhttp  # type: ignore[untyped-decorator]  # the server's package has no types
-def run(request: AMLRequest) -> AMLResponse:
+def run(body: str) -> Any:
     """Answer one request: predictions as MLflow's own server gives them, or its sentence with the status 400."""
-    if request.method != "POST":
-        return AMLResponse({"message": "Ask with POST."}, 405, json_str=True)
     try:
-        split = json.loads(request.get_data())["input_data"]
+        split = json.loads(body)["input_data"]
         rows = {"dataframe_split": {"columns": split["columns"], "data": split["data"]}}
     except (ValueError, KeyError, TypeError, RecursionError):
-        return AMLResponse({"message": f"The body can't be read: send {SHAPE}."}, 400, json_str=True)
+        return _response({"message": f"The body can't be read: send {SHAPE}."}, 400)
     try:
         schema = model.metadata.get_input_schema()
         # MLflow hasn't typed these two.
         answer = invocations(json.dumps(rows), JSON, model, schema)  # type: ignore[no-untyped-call]
     except MlflowException as error:
-        status = error.get_http_status_code()  # type: ignore[no-untyped-call]
-        return AMLResponse({"message": error.message}, status, json_str=True)
-    return AMLResponse(json.loads(answer.response), answer.status, json_str=True)
+        return _response({"message": error.message}, error.get_http_status_code())  # type: ignore[no-untyped-call]
+    return _response(json.loads(answer.response), answer.status)
+
+
+def _response(content: Any, status: int) -> Any:
+    # Only the container has the server's package.
+    from azureml_inference_server_http.api.aml_response import AMLResponse
+
+    return AMLResponse(content, status, json_str=True)

@@ -42,19 +42,14 @@ def deploy(
     batch_endpoint.start(client, name, online_endpoint.deployment_name(version), model, compute, instances)
 
 
-def require_free(output: Path) -> None:
-    """Raise DataError when there is something at `output` already."""
-    if output.exists():
-        raise DataError(f"{output} exists already: give a path that doesn't, or remove it first.")
-
-
 def score(client: MLClient, name: str, data: str, output: Path) -> str:
     """Have the endpoint score `data`, wait, and put its answers into the file `output`; the job's name.
 
     The log of the job is printed. The answers are as Azure's own scoring script writes them. Raises DataError when
     there is something at `output`, or nothing at `data`; ServerError and StoppedError as `submit.follow` does.
     """
-    require_free(output)
+    if output.exists():
+        raise DataError(f"{output} exists already: give a path that doesn't, or remove it first.")
     job, place = batch_endpoint.invoke(client, name, data)
     submit.follow(client, job)
     batch_endpoint.fetch(client, place, output)

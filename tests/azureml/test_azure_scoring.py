@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -25,8 +25,6 @@ pytestmark = [pytest.mark.azureml, pytest.mark.slow]
 @pytest.fixture(scope="module")
 def server(three_models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of the server, with the script and the copy as a deployment has them, and no Java on the PATH."""
-    import signal
-
     folder = tmp_path_factory.mktemp("container")
     Tracking.local(three_models.parent).activate()
     copy = folder / "azureml-models" / "penguin_predictor-serving" / "1" / "model"
@@ -47,6 +45,7 @@ def server(three_models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
         "AZUREML_ENTRY_SCRIPT": serving_copy.SCRIPT,
         "MLFLOW_DISABLE_TELEMETRY": "true",
     }
+    assert shutil.which("java", path=environment["PATH"]) is None
     # The command of the image, with another port and on this machine's own address.
     command = serving_copy.DOCKERFILE.partition("CMD ")[2].replace("5001", str(port)).strip()
     log = folder / "server.log"
@@ -81,7 +80,6 @@ def test_what_an_endpoint_is_sent() -> None:
 
 
 def test_it_is_healthy_and_answers_without_java(server: str) -> None:
-    assert shutil.which("java", path=os.environ["PATH"]) is None or "tools" not in os.environ["PATH"]
     assert requests.get(f"{server}/", timeout=10).text == "Healthy"
     status, answer = ask(server, payload())
     assert status == 200

@@ -246,6 +246,17 @@ def test_a_deployment_that_does_not_get_healthy_is_removed_and_its_log_shown(azu
     assert f"onlineEndpoints/{NAME}/deployments/{THREE}" not in azure.things
 
 
+def test_an_endpoint_that_can_not_be_made_is_deleted_again(azure: Azure, client: MLClient) -> None:
+    azure.failing[f"endpoint {NAME}"] = {"code": "SubnetMissing", "message": "There is no address left."}
+    with pytest.raises(ServerError) as caught:
+        deploy(FAIR, client=client)
+    assert str(caught.value) == (
+        f"{NAME}: There is no address left; look at it in the studio. The new endpoint {NAME} is deleted again. The "
+        "champion is the one it was."
+    )
+    assert azure.of_kind("onlineEndpoints") == []
+
+
 def test_a_timeout_puts_everything_back(azure: Azure, client: MLClient) -> None:
     deploy(FAIR, client=client)
     accept(GOOD)
@@ -357,6 +368,10 @@ def test_our_own_script_is_sent_with_its_image(azure: Azure, client: MLClient) -
 
 REFUSALS = [
     (
+        401, "InvalidAuthenticationToken", "The token has expired.",
+        f"{NAME}: The token has expired; sign in again (`az login`), or renew the service principal's secret.",
+    ),
+    (
         403, "AuthorizationFailed", "You may not write here.",
         f"{NAME}: You may not write here; ask for a role that allows it, such as AzureML Data Scientist on the "
         "workspace.",
@@ -400,6 +415,15 @@ def test_throttling_that_ends_is_waited_for(azure: Azure, client: MLClient) -> N
     assert [line for line in azure.changes() if line.endswith(f"/{NAME}")] == [f"PUT /onlineEndpoints/{NAME}"] * 4
 
 
+def test_an_azure_that_is_gone_is_told(trusted: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
+    with running(Azure(), trusted) as azure:
+        configure(azure, monkeypatch)
+        client = azureml.client(azureml.workspace())
+    with pytest.raises(ServerError) as caught:
+        online_endpoint.read(client, NAME)
+    assert str(caught.value) == (f"{NAME}: Azure can't be asked (ServiceRequestError): check the network, try again.")
+
+
 def test_a_workspace_that_is_not_there_is_no_endpoint_that_is_not_there(azure: Azure, client: MLClient) -> None:
     said = f"The Resource 'Microsoft.MachineLearningServices/workspaces/{WORKSPACE}' was not found."
     gone = refused(404, "ResourceNotFound", said)
@@ -419,6 +443,17 @@ def test_bad_rows_are_told_in_the_models_own_words(azure: Azure, client: MLClien
     )
 
 
+def test_a_key_that_is_not_taken_is_told_without_it(azure: Azure, client: MLClient) -> None:
+    deploy(FAIR, client=client)
+    azure.key = "made anew"
+    with pytest.raises(ServerError) as caught:
+        online_endpoint.ask(client, NAME, LAB_BIRD)
+    assert str(caught.value) == (
+        f"{NAME} answered 401: The key *** isn't the endpoint's; its key or token isn't taken: try again, or make the "
+        "key anew."
+    )
+
+
 def test_a_deployment_asked_by_name_is_not_asked_ever_after(azure: Azure, client: MLClient) -> None:
     """The client's own `invoke` would go on asking it, because it keeps its headers."""
     deploy(FAIR, client=client)
@@ -426,6 +461,25 @@ def test_a_deployment_asked_by_name_is_not_asked_ever_after(azure: Azure, client
     online_endpoint.ask(client, NAME, LAB_BIRD, ONE)
     online_endpoint.ask(client, NAME, LAB_BIRD)
     assert azure.invoked == [ONE, None]
+
+
+def test_the_clients_own_way_of_asking_still_keeps_the_deployments_name(
+    azure: Azure, client: MLClient, tmp_path: Path
+) -> None:
+    """The reason for a request of our own; once this fails, the client's `invoke` can be used."""
+    from azure.ai.ml.constants._endpoint import EndpointInvokeFields
+
+    deploy(FAIR, client=client)
+    azure.invoked.clear()
+    request = tmp_path / "request.json"
+    request.write_text(json.dumps(online_endpoint.body(LAB_BIRD)))
+    try:
+        client.online_endpoints.invoke(NAME, request_file=str(request), deployment_name=ONE)
+        client.online_endpoints.invoke(NAME, request_file=str(request))
+        assert azure.invoked == [ONE, ONE]
+    finally:
+        for name in set(EndpointInvokeFields.DEFAULT_HEADER) - {"Content-Type"}:
+            del EndpointInvokeFields.DEFAULT_HEADER[name]
 
 
 def test_undeploy_touches_only_its_endpoint(azure: Azure, client: MLClient) -> None:
@@ -483,5 +537,7 @@ def test_a_wrong_secret_is_told_without_it(azure: Azure, monkeypatch: pytest.Mon
 def test_options_of_the_other_platform_are_refused() -> None:
     result = command("deploy", "--to", "azureml", "--size", "Large")
     assert (result.exit_code, result.stderr.splitlines()[-1]) == (2, "Error: --size is not for --to azureml.")
+    result = command("query", "--to", "azureml")
+    assert (result.exit_code, result.stderr.splitlines()[-1]) == (2, "Error: Name the endpoint to ask (--endpoint).")
     result = command("deploy", "--to", "databricks", "--compute", "colony")
     assert (result.exit_code, result.stderr.splitlines()[-1]) == (2, "Error: --compute is not for --to databricks.")
