@@ -112,11 +112,13 @@ def save_without_spark(model_uri: str, path: str | Path, *, also_needs: Sequence
     parent = Path(path).resolve().parent
     parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=parent, prefix=".saving-") as folder:
+        # A local store gives its own folder, which must stay as it is; another one puts its files here.
+        downloads, copy = Path(folder, "downloads"), Path(folder, "model")
+        downloads.mkdir()
         try:
-            original = mlflow.artifacts.download_artifacts(model_uri, dst_path=folder)
+            original = mlflow.artifacts.download_artifacts(model_uri, dst_path=str(downloads))
         except (MlflowException, OSError) as error:
             raise ModelError(f"{model_uri} can't be loaded: {first_sentence(error)}") from error
-        copy = Path(folder, "model")
         shutil.copytree(original, copy)
         model = Model.load(str(copy))
         if spark_flavor := model.flavors.pop("spark", None):
