@@ -180,11 +180,11 @@ def _put_back_on_failure(
     """Give the traffic back when the block fails, remove what was started, and say so, with the log's last lines."""
     try:
         yield
-    except (PenguinsError, KeyboardInterrupt) as error:
+    except BaseException as error:
         report(PUTTING_BACK)
         log = online_endpoint.log_tail(client, name, mine) if isinstance(error, ServerError) else None
         outcome = _put_back(client, name, before, mine, settings.timeout)
-        if isinstance(error, KeyboardInterrupt):
+        if not isinstance(error, PenguinsError):
             raise
         shown = f"\nThe end of the log of {mine}:\n{log}" if log else ""
         raise type(error)(f"{error} {outcome} The champion is the one it was.{shown}") from error

@@ -12,6 +12,7 @@ import io
 import json
 import re
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -128,7 +129,8 @@ class Azure:
     """The deployment that each question to an endpoint named."""
     failures: list[Failure] = field(default_factory=list)
     operations: dict[str, Operation] = field(default_factory=dict)
-    tokens: set[str] = field(default_factory=set)
+    tokens: dict[str, float] = field(default_factory=dict)
+    """What it takes, and until when it was said to."""
     key: str = KEY
     """What endpoints take; what the workspace says of them is KEY."""
     questions: int = 0
@@ -212,7 +214,7 @@ def sign_in(azure: Azure, sent: bytes) -> Answer:
     if said.get("client_secret") != [SECRET]:
         return Answer(401, {"error": "invalid_client", "error_description": "The secret isn't the right one."})
     token = f"{TOKEN}{uuid.uuid4().hex}"
-    azure.tokens.add(token)
+    azure.tokens[token] = time.monotonic() + 3600
     return Answer(200, {"access_token": token, "expires_in": 3600, "token_type": "Bearer"})
 
 
