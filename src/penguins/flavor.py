@@ -112,19 +112,11 @@ def save_without_spark(model_uri: str, path: str | Path, *, also_needs: Sequence
     parent = Path(path).resolve().parent
     parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=parent, prefix=".saving-") as folder:
-<<<<<<< HEAD
-        with _told(model_uri):
-            original = mlflow.artifacts.download_artifacts(model_uri, dst_path=folder)
-        copy = Path(folder, "model")
-=======
         # A local store gives its own folder, which must stay as it is; another one puts its files here.
         downloads, copy = Path(folder, "downloads"), Path(folder, "model")
         downloads.mkdir()
-        try:
+        with _told(model_uri):
             original = mlflow.artifacts.download_artifacts(model_uri, dst_path=str(downloads))
-        except (MlflowException, OSError) as error:
-            raise ModelError(f"{model_uri} can't be loaded: {first_sentence(error)}") from error
->>>>>>> azure-arm
         shutil.copytree(original, copy)
         model = Model.load(str(copy))
         if spark_flavor := model.flavors.pop("spark", None):
