@@ -283,7 +283,9 @@ def put_custom_version(workspace: MlflowWorkspace, request: Request, name: str, 
         return refused(400, "UserError", "The model's type or its place is wrong.")
     if not (workspace.files / place[1] / place[2]).is_dir():
         return refused(400, "UserError", f"There is nothing at {properties['modelUri']}.")
-    version = {"id": f"{ID}/models/{name}/versions/{number}", "name": number, "properties": properties}
+    # The real one tells more back than it was told.
+    told_back = {"flavors": {}, "isArchived": False, **properties}
+    version = {"id": f"{ID}/models/{name}/versions/{number}", "name": number, "properties": told_back}
     there.append(version)
     return as_json(201, version)
 
