@@ -565,7 +565,7 @@ def monitor(
     Counts each column of both in Spark, asks the model about all rows, and measures its quality where the current rows
     have labels: over all of them and window by window. Logs metrics, pictures and a report to one run.
     """
-    from penguins import monitor, show, tracking
+    from penguins import monitor, show
     from penguins.findings import Settings
     from penguins.source import is_small
 
@@ -585,7 +585,7 @@ def monitor(
                 report=report,
             )
     if as_json:
-        click.echo(json.dumps({**result.as_dict(), "run_page": tracking.run_page(result.run_id)}))
+        click.echo(json.dumps(show.with_page(result.as_dict(), result.run_id)))
     else:
         show.monitored(result)
     if result.drifted:

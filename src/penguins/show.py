@@ -144,10 +144,9 @@ def matrix(confusion: Confusion) -> Table:
 
 def as_json(result: TrainedModel) -> dict[str, Any]:
     """What `penguins train --json` prints."""
-    return {
+    answer = {
         "run_id": result.run_id,
         "experiment_id": result.experiment_id,
-        "run_page": tracking.run_page(result.run_id),
         "model_uri": result.model_uri,
         "registered_model": result.registered_model,
         "version": result.version,
@@ -155,6 +154,13 @@ def as_json(result: TrainedModel) -> dict[str, Any]:
         "metrics": result.metrics,
         "rows": result.rows,
     }
+    return with_page(answer, result.run_id)
+
+
+def with_page(answer: dict[str, Any], run_id: str) -> dict[str, Any]:
+    """The answer, with `run_page` where the run has a page in a studio."""
+    page = tracking.run_page(run_id)
+    return answer if page is None else {**answer, "run_page": page}
 
 
 @contextmanager
