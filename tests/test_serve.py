@@ -448,16 +448,6 @@ def test_a_port_that_is_none_is_told() -> None:
     )
 
 
-@pytest.mark.parametrize(
-    ("model", "said"),
-    [
-        ("models:/emperor@champion", "emperor doesn't have the alias champion: "
-         "`penguins train` makes a version, `penguins promote` the champion."),
-        ("models:/penguin_predictor/7", "penguin_predictor doesn't have a version 7: "
-         "`penguins train` makes a version, `penguins promote` the champion."),
-        ("penguin_predictor", "penguin_predictor names no version: give models:/name@alias or models:/name/number."),
-    ],
-)  # fmt: skip
 def test_small_answers_are_sent_at_once() -> None:
     """Held back until the client acknowledges what came before, each would take 40 ms more."""
 
@@ -479,6 +469,16 @@ def test_small_answers_are_sent_at_once() -> None:
     assert asyncio.run(is_undelayed(serve.listen("127.0.0.1", 0)))
 
 
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        ("models:/emperor@champion", "emperor doesn't have the alias champion: "
+         "`penguins train` makes a version, `penguins promote` the champion."),
+        ("models:/penguin_predictor/7", "penguin_predictor doesn't have a version 7: "
+         "`penguins train` makes a version, `penguins promote` the champion."),
+        ("penguin_predictor", "penguin_predictor names no version: give models:/name@alias or models:/name/number."),
+    ],
+)  # fmt: skip
 def test_a_model_that_isnt_there_is_told(folder: Path, model: str, said: str) -> None:
     with pytest.raises(ModelError) as told:
         serve.serve(Tracking.local(folder), model, "127.0.0.1", 0, never)

@@ -20,6 +20,13 @@ def test_by_itself_it_is_a_file_in_this_folder(tmp_path: Path) -> None:
     assert Tracking.from_environment() == Tracking(f"sqlite:///{tmp_path / 'mlflow.db'}", None)
 
 
+def test_an_empty_variable_says_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
+    monkeypatch.setenv("MLFLOW_REGISTRY_URI", "")
+    assert Tracking.from_environment() == Tracking.local(tmp_path)
+    assert Tracking.from_environment("databricks") == Tracking.databricks()
+
+
 def test_an_argument_beats_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://one")
     monkeypatch.setenv("MLFLOW_REGISTRY_URI", "http://two")

@@ -64,9 +64,9 @@ class Tracking:
         StoreError.
         """
         uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")
-        if uri is None:
+        if not uri:
             uri = "databricks" if "DATABRICKS_RUNTIME_VERSION" in os.environ else cls.local().tracking_uri
-        registry = os.environ.get("MLFLOW_REGISTRY_URI")
+        registry = os.environ.get("MLFLOW_REGISTRY_URI") or None
         if uri == "databricks" or uri.startswith("databricks://"):
             workspace = cls.databricks(uri.removeprefix("databricks").removeprefix("://") or None)
             return cls(uri, registry or workspace.registry_uri)
