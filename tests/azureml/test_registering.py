@@ -33,7 +33,8 @@ def saved(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory, empty_s
     folder = tmp_path_factory.mktemp("saved")
     shutil.copy(empty_store, folder)
     Tracking.local(folder).activate()
-    trained = train_from_source(spark, PENGUINS_CSV, register_as="penguin_predictor")
+    # By name: an earlier test may have left MLflow with an experiment of another store.
+    trained = train_from_source(spark, PENGUINS_CSV, experiment="penguins", register_as="penguin_predictor")
     flavor.save(trained.model, folder / "model", trained.input_example)
     mlflow.set_tracking_uri("")
     mlflow.set_registry_uri("")
