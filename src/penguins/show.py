@@ -74,12 +74,17 @@ def checked(result: Checked) -> None:
     console.print(
         f"\n{rows:,} rows: {result.accepted:,} accepted, {result.quarantined:,} set aside ({result.share:.1%})."
     )
-    for reason, count in result.reasons.items():
+    _counted(console, result.reasons, result.classes)
+
+
+def _counted(console: Console, reasons: dict[str, int], classes: dict[str, int]) -> None:
+    """Print how many rows have each reason against them, and how many are of each class."""
+    for reason, count in reasons.items():
         console.print(f"  {count:,} × {reason}")
     table = Table()
     table.add_column("class")
     table.add_column("rows", justify="right")
-    for name, count in result.classes.items():
+    for name, count in classes.items():
         table.add_row(name, f"{count:,}")
     console.print(table)
 
@@ -348,14 +353,7 @@ def scored(result: Scored) -> None:
     """Print a finished batch: rows, answers by class, what couldn't be scored and why, where it all is."""
     console = Console(highlight=False)
     console.print(f"\n{result.rows:,} rows: {result.scored:,} scored, {result.unscored:,} with reasons why not.")
-    for reason, count in result.reasons.items():
-        console.print(f"  {count:,} × {reason}")
-    table = Table()
-    table.add_column("class")
-    table.add_column("rows", justify="right")
-    for name, count in result.classes.items():
-        table.add_row(name, f"{count:,}")
-    console.print(table)
+    _counted(console, result.reasons, result.classes)
     console.print(f"Version  {result.version.uri}\nWritten  {result.target}", soft_wrap=True)
 
 
