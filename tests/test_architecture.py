@@ -28,7 +28,7 @@ LAYERS = [
         *("check", "train", "promote", "predict", "tune", "monitor", "deploy"),
         *("serving_copy", "deploy_azureml", "submit", "batch", "provision", "clean_up"),
     ],
-    ["show", "ui", "demo", "commands", "azure_commands", "cli", "__main__"],
+    ["show", "ui", "demo", "commands", "serving_commands", "azure_commands", "cli", "__main__"],
 ]
 
 # Third-party packages that only some layers may know; the others are free for all.
@@ -43,12 +43,12 @@ PLATFORMS = {
     "requests": {"azureml", "tracking", "query", "endpoint"},
     "azure": {
         *("azureml", "arm", "online_endpoint", "batch_endpoint", "monitor_schedule"),
-        *("serving_copy", "deploy_azureml", "submit", "batch", "provision", "clean_up", "azure_commands"),
+        *("serving_copy", "deploy_azureml", "submit", "batch", "provision", "clean_up", "commands", "azure_commands"),
     },
     "azureml_inference_server_http": {"azure_scoring"},
     "azureml": {"azureml"},
     "databricks": {"endpoint", "deploy"},
-    "click": {"ui", "commands", "azure_commands", "cli"},
+    "click": {"ui", "commands", "serving_commands", "azure_commands", "cli"},
     "rich": {"show", "demo"},
     "optuna": {"search"},
     "scipy": {"drift"},

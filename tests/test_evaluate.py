@@ -12,8 +12,7 @@ from penguins import evaluate
 from penguins.config import Policy
 from penguins.data import Numeric, Spec
 from penguins.errors import DataError
-from penguins.evaluate import Confusion, Verdict, confusion, judge
-from tests.conftest import PENGUINS_CSV
+from penguins.evaluate import Confusion, Verdict, judge
 
 if TYPE_CHECKING:
     from pyspark.ml.param import Param
@@ -221,26 +220,6 @@ def test_models_judged_on_other_rows_are_not_compared() -> None:
     assert judge(PERFECT, others, Policy()) == Verdict(False, ("the champion was not judged on the same rows",))
     renamed = Confusion(("Adelie", "Gentoo", "Emperor"), TWO_WRONG.counts)
     assert judge(PERFECT, renamed, Policy()) == Verdict(False, ("the champion was not judged on the same rows",))
-
-
-@pytest.mark.slow
-def test_the_defaults_pass_the_gate_as_a_first_model_and_the_labs_parameters_do_not(spark: SparkSession) -> None:
-    from penguins import data, pipeline
-
-    accepted, _ = data.check(data.read(spark, PENGUINS_CSV))
-    verdicts: dict[tuple[int, float], list[bool]] = {(100, 0.001): [], (5, 0.5): [], (10, 0.2): []}
-    with data.cached(accepted) as rows:
-        for seed in range(10):
-            training, test = data.split(rows, seed=seed)
-            features = pipeline.fit_features(training)
-            with data.cached(pipeline.assemble(features, training)) as assembled:
-                for (max_iter, reg_param), said in verdicts.items():
-                    regression = pipeline.regression_of(max_iter=max_iter, reg_param=reg_param).fit(assembled)
-                    scored = pipeline.join(features, regression).transform(test)
-                    said.append(judge(confusion(scored), None, Policy()).promote)
-    assert sum(verdicts[100, 0.001]) >= 9
-    assert sum(verdicts[5, 0.5]) == 0
-    assert sum(verdicts[10, 0.2]) == 0
 
 
 def with_probabilities(spark: SparkSession, rows: list[tuple[int, list[float]]]) -> DataFrame:

@@ -13,13 +13,11 @@ import click
 from penguins import config
 from penguins.commands import (
     Commands,
+    azure_client,
     azure_quiet,
-    endpoint_option,
     experiment_option,
     json_option,
-    model_option,
     named_value,
-    tracking_option,
     verbose_option,
     workspace_options,
 )
@@ -40,9 +38,6 @@ resource_group_option = click.option("--resource-group", help="One that is there
 region_option = click.option("--region", help="Where, such as westeurope.")
 regions_option = click.option("--try-regions", metavar="A,B,C", help="Where, the first that has room.")
 yes_option = click.option("--yes", is_flag=True, help="Don't ask first.")
-batch_option = click.option(
-    "--endpoint", default="score-penguins", show_default=True, help="The batch endpoint's name."
-)
 schedule_option = click.option("--name", default="penguins-monitor", show_default=True, help="The schedule's name.")
 
 
@@ -69,7 +64,7 @@ def azureml() -> None:
 @click.option("--register-as", default=config.DEFAULT_MODEL, show_default=True, help="The registered model's name.")
 @click.option("--tag", "tags", multiple=True, metavar="NAME=VALUE", help="A tag of the job; can be given again.")
 @click.option("--no-wait", is_flag=True, help="Don't wait for the job's end.")
-@click.option("--tracking-uri", envvar="MLFLOW_TRACKING_URI", help="With --local: where the run is kept.")
+@click.option("--tracking-uri", "--tracking", envvar="MLFLOW_TRACKING_URI", help="With --local: where the run is kept.")
 @workspace_options
 @json_option
 @verbose_option
@@ -104,7 +99,7 @@ def submit_training(
     from penguins import submit
 
     with azure_quiet():
-        client = _client(subscription, resource_group, workspace)
+        client = azure_client(subscription, resource_group, workspace)
         job = submit.submit(client, training, str(compute))
     if not as_json:
         click.echo(f"Job     {job.name}\nStudio  {job.studio_url}")
@@ -134,7 +129,7 @@ def _follow(client: MLClient, name: str) -> None:
         with contextlib.redirect_stdout(sys.__stderr__):
             submit.follow(client, name)
     except KeyboardInterrupt:
-        if sys.stdin.isatty() and click.confirm(f"\nThe job {name} goes on. End it?", default=False):
+        if sys.stdin.isatty() and click.confirm(f"\nThe job {name} goes on. End it?", default=False, err=True):
             with azure_quiet():
                 submit.cancel(client, name)
             raise PenguinsError(f"The job {name} was cancelled.") from None
@@ -150,7 +145,7 @@ def monitor() -> None:
 
 @monitor.command("create")
 @schedule_option
-@endpoint_option
+@click.option("--endpoint", default=config.DEFAULT_ENDPOINT, show_default=True, help="The endpoint to watch.")
 @click.option("--deployment", required=True, help="The deployment to watch.")
 @click.option("--reference", required=True, help="What the model was trained on: azureml:<name>:<version>.")
 @click.option("--inputs", required=True, help="What the endpoint was asked: azureml:<name>:<version>, azureml://…")
@@ -198,7 +193,7 @@ def monitor_create(
 
     watched = monitor_schedule.Watched(f"{endpoint}:{deployment}", reference, inputs, outputs, truth)
     with azure_quiet():
-        client = _client(subscription, resource_group, workspace)
+        client = azure_client(subscription, resource_group, workspace)
         monitor_schedule.create(client, watched, name=name, thresholds=thresholds, hour=hour, email=email)
     said = f"{name} watches {endpoint} every day at {hour}:00 UTC."
     click.echo(json.dumps({"schedule": name, "hour": hour}) if as_json else said)
@@ -214,7 +209,7 @@ def monitor_disable(name: str, as_json: bool, **place: str | None) -> None:
     from penguins import monitor_schedule
 
     with azure_quiet():
-        monitor_schedule.disable(_client(**place), name)
+        monitor_schedule.disable(azure_client(**place), name)
     click.echo(json.dumps({"schedule": name, "enabled": False}) if as_json else f"{name} rests.")
 
 
@@ -228,82 +223,30 @@ def monitor_delete(name: str, as_json: bool, **place: str | None) -> None:
     from penguins import monitor_schedule
 
     with azure_quiet():
-        deleted = monitor_schedule.delete(_client(**place), name)
+        deleted = monitor_schedule.delete(azure_client(**place), name)
     said = f"{name} is deleted." if deleted else f"There is no {name}: nothing to delete."
     click.echo(json.dumps({"schedule": name, "deleted": deleted}) if as_json else said)
 
 
-@azureml.group(cls=Commands)
-def batch() -> None:
-    """Score files on a batch endpoint of the workspace."""
-
-
-@batch.command("deploy")
-@batch_option
-@model_option
-@click.option("--version", type=int, help="The version to score with.  [default: the champion]")
-@click.option("--compute", required=True, help="The compute cluster that the jobs run on.")
-@click.option("--instances", type=click.IntRange(1), default=1, show_default=True, help="Machines per job.")
-@tracking_option
-@workspace_options
-@json_option
-@verbose_option
-def batch_deploy(
-    endpoint: str,
-    model: str,
-    version: int | None,
-    compute: str,
-    instances: int,
-    tracking_uri: str | None,
-    as_json: bool,
-    **place: str | None,
-) -> None:
-    """Make a version the one that the endpoint scores with; the endpoint is made if there is none."""
-    from penguins import batch, registry, show
-    from penguins.tracking import Tracking
-
-    with show.progress(batch.STEPS) as report, azure_quiet():
-        client = _client(**place)
-        store = Tracking.from_environment(tracking_uri)
-        store.require()
-        store.activate()
-        chosen = registry.version_or_champion(model, version)
-        batch.deploy(chosen, client=client, compute=compute, name=endpoint, instances=instances, report=report)
-    said = f"{endpoint} scores with version {chosen.number} of {chosen.name}."
-    click.echo(json.dumps({"endpoint": endpoint, "version": chosen.number}) if as_json else said)
-
-
-@batch.command("score")
-@batch_option
+@azureml.command()
+@click.option("--endpoint", default=config.DEFAULT_BATCH_ENDPOINT, show_default=True, help="The batch endpoint's name.")
 @click.option("--data", required=True, help="A file or folder here, which is uploaded, or azureml:<name>:<version>.")
 @click.option("--output", type=click.Path(path_type=Path), required=True, help="The CSV file for the answers.")
 @workspace_options
 @json_option
 @verbose_option
-def batch_score(endpoint: str, data: str, output: Path, as_json: bool, **place: str | None) -> None:
-    """Have the endpoint score a file or a folder, and fetch its answers; the job's log is shown on stderr."""
+def score(endpoint: str, data: str, output: Path, as_json: bool, **place: str | None) -> None:
+    """Have a batch endpoint score a file or a folder, and fetch its answers; the job's log is shown on stderr.
+
+    `penguins deploy --to azureml --kind batch` makes the endpoint.
+    """
     from penguins import batch
 
     with azure_quiet():
-        client = _client(**place)
+        client = azure_client(**place)
     with contextlib.redirect_stdout(sys.__stderr__):
         job = batch.score(client, endpoint, data, output)
     click.echo(json.dumps({"job": job, "output": str(output)}) if as_json else f"Job      {job}\nWritten  {output}")
-
-
-@batch.command("delete")
-@batch_option
-@workspace_options
-@json_option
-@verbose_option
-def batch_delete(endpoint: str, as_json: bool, **place: str | None) -> None:
-    """Delete the endpoint; the model and what was written stay."""
-    from penguins import batch_endpoint
-
-    with azure_quiet():
-        deleted = batch_endpoint.delete(_client(**place), endpoint)
-    said = f"{endpoint} is deleted." if deleted else f"There is no {endpoint}: nothing to delete."
-    click.echo(json.dumps({"endpoint": endpoint, "deleted": deleted}) if as_json else said)
 
 
 @azureml.command("clean-up")
@@ -320,7 +263,7 @@ def clean_up(yes: bool, as_json: bool, **place: str | None) -> None:
     from penguins import clean_up, show
 
     with azure_quiet():
-        client = _client(**place)
+        client = azure_client(**place)
         found = clean_up.find(client)
     if not as_json:
         click.echo("\n".join(map(str, found)) or "There is nothing that penguins made.")
@@ -455,14 +398,6 @@ def databricks_delete(
     with azure_quiet():
         deleted = provision.delete_databricks(azureml.databricks_client(place), place)
     _deleted(name, deleted, as_json)
-
-
-def _client(
-    subscription: str | None = None, resource_group: str | None = None, workspace: str | None = None
-) -> MLClient:
-    from penguins import azureml
-
-    return azureml.client(azureml.workspace(subscription, resource_group, workspace))
 
 
 def _regions(region: str | None, try_regions: str | None) -> list[str]:

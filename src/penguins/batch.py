@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from penguins import batch_endpoint, online_endpoint, registry, serving_copy, submit
-from penguins.config import Report, silent
+from penguins import batch_endpoint, online_endpoint, serving_copy, submit
+from penguins.acceptance import accepted_against
+from penguins.config import DEFAULT_BATCH_ENDPOINT, BatchServing, Report, silent
 from penguins.errors import DataError
 from penguins.registry import Version
 
@@ -21,25 +22,25 @@ def deploy(
     version: Version,
     *,
     client: MLClient,
-    compute: str,
-    name: str = batch_endpoint.DEFAULT_NAME,
-    instances: int = 1,
+    settings: BatchServing,
+    name: str = DEFAULT_BATCH_ENDPOINT,
     report: Report = silent,
 ) -> None:
     """Make `version` the one that the batch endpoint `name` scores with, on a compute cluster of the workspace.
 
-    The endpoint is made if there is none. Deployments of other versions stay, and cost nothing while no job runs.
-    Raises ModelError for a version that isn't there, ParameterError without such a compute, ServerError otherwise.
+    The version must be the champion, or one that the gate accepted against the present champion. The endpoint is made
+    if there is none. Deployments of other versions stay, and cost nothing while no job runs.
+    Raises ModelError for a version that can't be deployed, ParameterError without the compute, ServerError otherwise.
     """
-    registry.resolve(version.uri)
-    submit.require_compute(client, compute)
+    accepted_against(version)
+    submit.require_compute(client, settings.compute)
     report(STEPS[0])
     model = serving_copy.register(client, version)
     report(STEPS[1])
     if batch_endpoint.read_state(client, name) is None:
-        batch_endpoint.create(client, name)
+        batch_endpoint.create(client, name, settings.timeout)
     report(STEPS[2])
-    batch_endpoint.start(client, name, online_endpoint.deployment_name(version), model, compute, instances)
+    batch_endpoint.start(client, name, online_endpoint.deployment_name(version), model, settings)
 
 
 def score(client: MLClient, name: str, data: str, output: Path) -> str:
@@ -54,3 +55,8 @@ def score(client: MLClient, name: str, data: str, output: Path) -> str:
     submit.follow(client, job)
     batch_endpoint.fetch(client, place, output)
     return job
+
+
+def undeploy(name: str = DEFAULT_BATCH_ENDPOINT, *, client: MLClient, timeout: float = BatchServing.timeout) -> bool:
+    """Delete the endpoint; False if there is none. The model and what was written stay. Raises ServerError."""
+    return batch_endpoint.delete(client, name, timeout)

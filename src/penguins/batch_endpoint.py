@@ -7,17 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from penguins import arm
+from penguins.config import BatchServing
 from penguins.errors import DataError
 
 if TYPE_CHECKING:
     from azure.ai.ml import MLClient
 
-DEFAULT_NAME = "score-penguins"
-
 RESULT = "predictions.csv"
-
-TIMEOUT = 1800.0
-"""Seconds for each change of an endpoint."""
 
 
 def read_state(client: MLClient, name: str) -> str | None:
@@ -33,37 +29,42 @@ def read_state(client: MLClient, name: str) -> str | None:
             return None
 
 
-def create(client: MLClient, name: str) -> None:
+def create(client: MLClient, name: str, timeout: float) -> None:
     """Make an endpoint that has no deployment yet, and wait for it. Raises ServerError."""
     from azure.ai.ml.entities import BatchEndpoint
 
     with arm.told(name):
         poller = client.batch_endpoints.begin_create_or_update(BatchEndpoint(name=name, tags=dict(arm.MADE_BY)))
-    arm.finish(poller, name, TIMEOUT)
+    arm.finish(poller, name, timeout)
 
 
-def start(client: MLClient, name: str, deployment: str, model: str, compute: str, instances: int) -> None:
+def start(client: MLClient, name: str, deployment: str, model: str, settings: BatchServing) -> None:
     """Make a registered model, by its asset's id, the one that the endpoint scores with. Raises ServerError."""
     from azure.ai.ml.constants import BatchDeploymentOutputAction
     from azure.ai.ml.entities import ModelBatchDeployment, ModelBatchDeploymentSettings
 
-    settings = ModelBatchDeploymentSettings(
+    jobs = ModelBatchDeploymentSettings(
         mini_batch_size=10,
-        instance_count=instances,
+        instance_count=settings.instances,
         output_action=BatchDeploymentOutputAction.APPEND_ROW,
         output_file_name=RESULT,
     )
     asked = ModelBatchDeployment(
-        name=deployment, endpoint_name=name, model=model, compute=compute, settings=settings, tags=dict(arm.MADE_BY)
+        name=deployment,
+        endpoint_name=name,
+        model=model,
+        compute=settings.compute,
+        settings=jobs,
+        tags=dict(arm.MADE_BY),
     )
     with arm.told(deployment):
         poller = client.batch_deployments.begin_create_or_update(asked)
-    arm.finish(poller, deployment, TIMEOUT)
+    arm.finish(poller, deployment, settings.timeout)
     with arm.told(name):
         endpoint = client.batch_endpoints.get(name)
         endpoint.defaults = {"deployment_name": deployment}
         poller = client.batch_endpoints.begin_create_or_update(endpoint)
-    arm.finish(poller, name, TIMEOUT)
+    arm.finish(poller, name, settings.timeout)
 
 
 def invoke(client: MLClient, name: str, data: str) -> tuple[str, str]:
@@ -96,13 +97,13 @@ def fetch(client: MLClient, place: str, output: Path) -> None:
             output.write_bytes(blob.download_blob().readall())
 
 
-def delete(client: MLClient, name: str) -> bool:
+def delete(client: MLClient, name: str, timeout: float) -> bool:
     """Delete an endpoint with its deployments, and wait for it; False if there is none. Raises ServerError."""
     if read_state(client, name) is None:
         return False
     with arm.told(name):
         poller = client.batch_endpoints.begin_delete(name)
-    arm.finish(poller, name, TIMEOUT)
+    arm.finish(poller, name, timeout)
     return True
 
 

@@ -12,46 +12,29 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from penguins import __version__, azure_commands, config
+from penguins import __version__, azure_commands, config, serving_commands
 from penguins.commands import (
-    PLATFORMS,
-    WORKSPACE,
     Commands,
-    azure_quiet,
     data_option,
-    endpoint_option,
     experiment_option,
     is_verbose,
     json_option,
     model_option,
     named_value,
-    refuse_options,
-    to_option,
+    reachable_store,
     tracking_option,
     verbose_option,
-    workspace_options,
 )
-from penguins.config import AzureServing, Policy, SearchParameters, ServingParameters, TrainingParameters
+from penguins.config import Policy, SearchParameters, TrainingParameters
 from penguins.errors import ModelError
 
 if TYPE_CHECKING:
-    import pandas as pd
     from pyspark.sql import SparkSession
-
-    from penguins.deploy import Deployed
-    from penguins.tracking import Tracking
 
 DEFAULTS = TrainingParameters()
 SEARCH = SearchParameters()
 POLICY = Policy()
-SERVING = ServingParameters()
-AZURE = AzureServing()
 JUDGED = config.Thresholds()
-
-DATABRICKS_ONLY = ("workload_size", "scale_to_zero", "only_existing")
-AZURE_SETTINGS = ("kind", "compute", "instance_type", "instances", "auth", "app_insights", "own_script")
-AZURE_ONLY = (*AZURE_SETTINGS, *WORKSPACE)
-"""The options of `deploy` that are for one platform alone."""
 
 ANSWER_IS_NO = 3
 """The exit code of a gate that refuses and of a monitor that finds drift: nothing failed."""
@@ -275,205 +258,12 @@ def rollback(model: str, tracking_uri: str | None, as_json: bool) -> None:
     """Make the previous champion champion again, and the champion the previous one."""
     from penguins import champion
 
-    _store(tracking_uri, has_models=True).activate()
+    reachable_store(tracking_uri, has_models=True).activate()
     now, before = champion.roll_back(model)
     if as_json:
         click.echo(json.dumps({"model": model, "champion": now.number, "previous_champion": before.number}))
     else:
         click.echo(f"Version {now.number} of {model} is champion again; version {before.number} was until now.")
-
-
-@main.command()
-@click.option("--model", default=config.DEFAULT_MODEL_URI, show_default=True, help="Which version to serve.")
-@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
-@click.option("--port", type=int, default=5000, show_default=True, help="The port to listen on; 0 is any free one.")
-@click.option("--until-stdin-ends", is_flag=True, hidden=True, help="Stop at the end of standard input, too.")
-@tracking_option
-@json_option
-@verbose_option
-def serve(model: str, host: str, port: int, until_stdin_ends: bool, tracking_uri: str | None, as_json: bool) -> None:
-    """Serve a registered version over HTTP, without Spark and without a JVM; Ctrl-C stops it.
-
-    The server is MLflow's own scoring server. An alias is looked up once: the version it stands for is served until
-    the end, wherever the alias moves.
-    """
-    from penguins import serve, show
-    from penguins.tracking import Tracking
-
-    store = Tracking.from_environment(tracking_uri)
-    ready = show.serving_as_json if as_json else show.serving
-    serve.serve(store, model, host, port, ready, verbose=is_verbose(), until_stdin_ends=until_stdin_ends)
-
-
-@main.command()
-@to_option
-@model_option
-@click.option("--version", type=int, help="The version to serve.  [default: the champion]")
-@endpoint_option
-@click.option(
-    "--size", "workload_size", type=click.Choice(config.WORKLOAD_SIZES), default=SERVING.workload_size,
-    show_default=True, help="Databricks: of the machines behind the endpoint.",
-)  # fmt: skip
-@click.option(
-    "--scale-to-zero/--always-on", default=SERVING.scale_to_zero, show_default=True, help="Databricks: when idle."
-)
-@click.option(
-    "--kind", type=click.Choice(config.AZURE_KINDS), default=AZURE.kind, show_default=True,
-    help="Azure: managed for test, kubernetes for production.",
-)  # fmt: skip
-@click.option("--compute", help="Azure: the attached Kubernetes cluster.")
-@click.option("--instance-type", help="Azure: the size of a machine.  [default: Standard_DS3_v2; the cluster's own]")
-@click.option("--instances", type=int, default=AZURE.instances, show_default=True, help="Azure: machines, or replicas.")
-@click.option(
-    "--auth", type=click.Choice(config.AZURE_AUTH), default=AZURE.auth, show_default=True,
-    help="Azure: how the endpoint knows who asks.",
-)  # fmt: skip
-@click.option(
-    "--app-insights/--no-app-insights", default=AZURE.app_insights, show_default=True,
-    help="Azure: send requests and logs to Application Insights.",
-)  # fmt: skip
-@click.option(
-    "--own-script", is_flag=True, help="Azure: answer bad rows with 400 and a sentence, by our scoring script."
-)
-@click.option(
-    "--traffic", type=int, default=SERVING.traffic, show_default=True,
-    help="Percent of the requests for this version; with all of them it becomes champion.",
-)  # fmt: skip
-@click.option("--timeout", type=float, help="Seconds to wait for a change.  [default: 1800; 3600 on Azure]")
-@click.option(
-    "--only-existing", is_flag=True, help="Databricks: without an endpoint, make none: the version becomes champion."
-)
-@workspace_options
-@tracking_option
-@json_option
-@verbose_option
-def deploy(to: str, model: str, version: int | None, tracking_uri: str | None, as_json: bool, **options: Any) -> None:
-    """Serve a version on an endpoint, and make it champion once the endpoint gives the right answers.
-
-    The version is the champion or one that the gate accepted (`penguins promote --judge-only`). It is started beside
-    what is served, asked about rows whose answers are known, and only then gets its share of the traffic. On a wrong
-    answer, a failure or a timeout everything is put back, and the champion stays.
-    """
-    given = {name: value for name, value in options.items() if value is not None}
-    if to == "databricks":
-        refuse_options(to, *AZURE_ONLY)
-        result = _deploy_to_databricks(model, version, tracking_uri, given)
-    else:
-        refuse_options(to, *DATABRICKS_ONLY)
-        result = _deploy_to_azureml(model, version, tracking_uri, given)
-    from penguins import show
-
-    if as_json:
-        click.echo(json.dumps(show.deployed_as_json(result)))
-    else:
-        show.deployed(result)
-
-
-def _deploy_to_databricks(model: str, version: int | None, tracking_uri: str | None, given: dict[str, Any]) -> Deployed:
-    names = ("workload_size", "scale_to_zero", "traffic", "timeout")
-    settings = ServingParameters(**{name: given[name] for name in names if name in given})
-    from penguins import deploy, registry, show
-
-    with show.progress((*deploy.STEPS, deploy.PUTTING_BACK)) as report:
-        report(deploy.STEPS[0])
-        _store(tracking_uri, has_models=True).activate()
-        chosen = registry.version_or_champion(model, version)
-        return deploy.deploy(
-            chosen,
-            name=given["endpoint"],
-            settings=settings,
-            only_existing=given["only_existing"],
-            report=report,
-        )
-
-
-def _deploy_to_azureml(model: str, version: int | None, tracking_uri: str | None, given: dict[str, Any]) -> Deployed:
-    names = (*AZURE_SETTINGS, "traffic", "timeout")
-    settings = AzureServing(**{name: given[name] for name in names if name in given})
-    from penguins import azureml, deploy_azureml, registry, show
-
-    place = {name: given.get(name) for name in WORKSPACE}
-    with show.progress((*deploy_azureml.STEPS, deploy_azureml.PUTTING_BACK)) as report, azure_quiet():
-        report(deploy_azureml.STEPS[0])
-        client = azureml.client(azureml.workspace(*place.values()))
-        _store(tracking_uri, has_models=True).activate()
-        chosen = registry.version_or_champion(model, version)
-        return deploy_azureml.deploy(chosen, client=client, name=given["endpoint"], settings=settings, report=report)
-
-
-@main.command()
-@to_option
-@endpoint_option
-@workspace_options
-@json_option
-@verbose_option
-def undeploy(to: str, endpoint: str, as_json: bool, **place: str | None) -> None:
-    """Delete an endpoint; the model and its versions stay."""
-    if to == "databricks":
-        refuse_options(to, *WORKSPACE)
-        from penguins import deploy
-
-        deleted = deploy.undeploy(endpoint)
-    else:
-        from penguins import azureml, deploy_azureml
-
-        with azure_quiet():
-            client = azureml.client(azureml.workspace(*place.values()))
-            deleted = deploy_azureml.undeploy(endpoint, client=client)
-    if as_json:
-        click.echo(json.dumps({"endpoint": endpoint, "deleted": deleted}))
-    else:
-        click.echo(f"{endpoint} is deleted." if deleted else f"There is no {endpoint}: nothing to delete.")
-
-
-@main.command()
-@click.option("--url", help=f"The scoring server's address.  [default: {config.DEFAULT_URL}]")
-@click.option("--endpoint", help="A serving endpoint to ask instead.")
-@click.option(
-    "--to", type=click.Choice(PLATFORMS), default="databricks", show_default=True, help="The endpoint's platform."
-)
-@click.option("--record", help="A JSON object with the columns of one row.  [default: the lab's bird]")
-@click.option("--data", help="A CSV or JSON file with the rows to ask about.")
-@workspace_options
-@json_option
-@verbose_option
-def query(
-    url: str | None,
-    endpoint: str | None,
-    to: str,
-    record: str | None,
-    data: str | None,
-    as_json: bool,
-    **place: str | None,
-) -> None:
-    """Ask a scoring server or an endpoint about a row or a file of rows, and show its answers."""
-    if record is not None and data is not None:
-        raise click.UsageError("Give --record or --data, not both.")
-    if url is not None and endpoint is not None:
-        raise click.UsageError("Give --url or --endpoint, not both.")
-    if to == "azureml" and endpoint is None:
-        raise click.UsageError("Name the endpoint to ask (--endpoint).")
-    from penguins import query, show
-    from penguins.spec import LAB_REQUEST
-
-    rows = query.read(data) if data is not None else query.parse(record or json.dumps(LAB_REQUEST))
-    answers = query.ask(url or config.DEFAULT_URL, rows) if endpoint is None else _ask(to, endpoint, rows, place)
-    if as_json:
-        click.echo(json.dumps({"predictions": answers.to_dict("records")}))
-    else:
-        show.answers(rows, answers)
-
-
-def _ask(to: str, endpoint: str, rows: pd.DataFrame, place: dict[str, str | None]) -> pd.DataFrame:
-    """What an endpoint of one of the platforms answers."""
-    if to == "databricks":
-        from penguins.endpoint import ask, workspace
-
-        return ask(workspace(), endpoint, rows)
-    from penguins import azureml, online_endpoint
-
-    with azure_quiet():
-        return online_endpoint.ask(azureml.client(azureml.workspace(*place.values())), endpoint, rows)
 
 
 @main.command()
@@ -603,7 +393,7 @@ def log(folder: Path, tracking_uri: str | None, as_json: bool) -> None:
 
     from penguins import outcome
 
-    _store(tracking_uri).activate()
+    reachable_store(tracking_uri).activate()
     logged = outcome.log_kept(folder)
     if as_json:
         click.echo(json.dumps(asdict(logged)))
@@ -636,13 +426,14 @@ def register(
 ) -> None:
     """Make a model the next version of a registered model.
 
-    The model is the one of a run (its id, or runs:/<id>/<path>), or a FOLDER in MLflow's format, such as `train --save`
-    writes, which is logged to a run of its own first. The version is no champion: `penguins promote` judges that.
+    The model is the one of a run (its id, or runs:/<id>/<path>; a job of Azure Machine Learning is the run of its
+    name), or a FOLDER in MLflow's format, such as `train --save` writes, which is logged to a run of its own first.
+    The version is no champion: `penguins promote` judges that.
     """
     from penguins import registry
 
     named = dict(map(named_value, tags))
-    _store(tracking_uri).activate()
+    reachable_store(tracking_uri).activate()
     if Path(source).is_dir():
         from_folder = registry.register_files if custom else registry.register_folder
         run_id, version = from_folder(source, register_as, experiment=experiment, description=description, tags=named)
@@ -691,8 +482,11 @@ def demo(data: Path) -> None:
         demo.tell(spark, data, folder)
 
 
-main.add_command(azure_commands.azureml)
-main.add_command(azure_commands.databricks_workspace)
+for command in (
+    *(serving_commands.serve, serving_commands.query, serving_commands.deploy, serving_commands.undeploy),
+    *(azure_commands.azureml, azure_commands.databricks_workspace),
+):
+    main.add_command(command)
 
 
 @contextlib.contextmanager
@@ -710,18 +504,7 @@ def _working_on(data: str, tracking_uri: str | None, *, has_models: bool = False
     """A Spark session fit for the size of `data`, and MLflow set to the store, in which there must be models or not."""
     from penguins.train import warm_up
 
-    store = _store(tracking_uri, has_models=has_models)
+    store = reachable_store(tracking_uri, has_models=has_models)
     with _spark(data, partial(warm_up, store)) as spark:
         store.activate()
         yield spark
-
-
-def _store(tracking_uri: str | None, *, has_models: bool = False) -> Tracking:
-    """The store to work with, which answers, and in which something was kept before if there must be models."""
-    from penguins.tracking import Tracking
-
-    store = Tracking.from_environment(tracking_uri)
-    if has_models:
-        store.require()
-    store.require_reachable()
-    return store

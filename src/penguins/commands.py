@@ -10,7 +10,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
@@ -18,7 +18,10 @@ from click.core import ParameterSource
 from penguins import config
 from penguins.errors import PenguinsError, first_sentence, without_secrets
 
-PLATFORMS = ("databricks", "azureml")
+if TYPE_CHECKING:
+    from azure.ai.ml import MLClient
+
+    from penguins.tracking import Tracking
 
 WORKSPACE = ("subscription", "resource_group", "workspace")
 """The options that name an Azure Machine Learning workspace."""
@@ -80,15 +83,12 @@ data_option = click.option(
 )
 tracking_option = click.option(
     "--tracking-uri",
+    "--tracking",
     envvar="MLFLOW_TRACKING_URI",
     help="Where runs are kept; `azureml` finds the workspace by itself.  [default: mlflow.db in this folder]",
 )
 model_option = click.option(
     "--model", default=config.DEFAULT_MODEL, show_default=True, help="The registered model's name."
-)
-to_option = click.option("--to", type=click.Choice(PLATFORMS), required=True, help="Which platform.")
-endpoint_option = click.option(
-    "--endpoint", default=config.DEFAULT_ENDPOINT, show_default=True, help="The serving endpoint's name."
 )
 experiment_option = click.option(
     "--experiment",
@@ -110,13 +110,13 @@ def workspace_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-def refuse_options(platform: str, *names: str) -> None:
-    """Raise UsageError when one of these options, which aren't for `platform`, was given."""
+def refuse_options(choice: str, *names: str) -> None:
+    """Raise UsageError when one of these options, which don't go with `choice`, was given."""
     context = click.get_current_context()
     for name in names:
         if context.get_parameter_source(name) == ParameterSource.COMMANDLINE:
             option = next(param.opts[0] for param in context.command.params if param.name == name)
-            raise click.UsageError(f"{option} is not for --to {platform}.")
+            raise click.UsageError(f"{option} is not for {choice}.")
 
 
 @contextlib.contextmanager
@@ -124,6 +124,26 @@ def azure_quiet() -> Iterator[None]:
     """Within the block what Azure's clients print to stdout, which is for results, goes where stderr goes."""
     with contextlib.redirect_stdout(sys.stderr):
         yield
+
+
+def azure_client(
+    subscription: str | None = None, resource_group: str | None = None, workspace: str | None = None
+) -> MLClient:
+    """The client of the Azure Machine Learning workspace that these name; what they leave out, the environment says."""
+    from penguins import azureml
+
+    return azureml.client(azureml.workspace(subscription, resource_group, workspace))
+
+
+def reachable_store(tracking_uri: str | None, *, has_models: bool = False) -> Tracking:
+    """The store to work with, which answers, and in which something was kept before if there must be models."""
+    from penguins.tracking import Tracking
+
+    store = Tracking.from_environment(tracking_uri)
+    if has_models:
+        store.require()
+    store.require_reachable()
+    return store
 
 
 def named_value(text: str) -> tuple[str, str]:

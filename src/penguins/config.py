@@ -33,8 +33,13 @@ DEFAULT_URL = "http://127.0.0.1:5000"
 DEFAULT_ENDPOINT = "predict-penguin"
 """The serving endpoint, named as in the lab."""
 
-AZURE_KINDS = ("managed", "kubernetes")
-"""Where an Azure Machine Learning endpoint runs: on Azure's machines, or on a Kubernetes cluster of one's own."""
+DEFAULT_BATCH_ENDPOINT = "score-penguins"
+
+ONLINE_KINDS = ("managed", "kubernetes")
+"""Where an Azure Machine Learning endpoint answers: on Azure's machines, or on a Kubernetes cluster of one's own."""
+
+AZURE_KINDS = (*ONLINE_KINDS, "batch")
+"""What can be deployed there; a batch endpoint scores files, in jobs."""
 
 AZURE_AUTH = ("key", "aad_token")
 """How an Azure Machine Learning endpoint knows who asks."""
@@ -134,12 +139,12 @@ class ServingParameters:
 class AzureServing:
     """How an Azure Machine Learning endpoint runs a version.
 
-    `kind` is one of AZURE_KINDS: managed for development and test, kubernetes for production. `compute` is the attached
-    Kubernetes cluster. `instance_type` is the size of a machine, on Kubernetes one of the cluster's own instance types;
-    None leaves it to Azure there, and means Standard_DS3_v2 on Azure's machines. `auth` is one of AZURE_AUTH. With
-    `own_script` the deployment answers through this package's scoring script instead of Azure's. `traffic` is the
-    version's share in percent; `timeout` is in
-    seconds, for each change: a first deployment builds an image and takes minutes.
+    `kind` is one of ONLINE_KINDS: managed for development and test, kubernetes for production. `compute` is the
+    attached Kubernetes cluster. `instance_type` is the size of a machine, on Kubernetes one of the cluster's own
+    instance types; None leaves it to Azure there, and means Standard_DS3_v2 on Azure's machines. `auth` is one of
+    AZURE_AUTH. With `own_script` the deployment answers through this package's scoring script instead of Azure's.
+    `traffic` is the version's share in percent; `timeout` is in seconds, for each change: a first deployment builds an
+    image and takes minutes.
 
     Raises ParameterError when a value can't be worked with.
     """
@@ -155,7 +160,7 @@ class AzureServing:
     timeout: float = 3600.0
 
     def __post_init__(self) -> None:
-        for name, allowed in (("kind", AZURE_KINDS), ("auth", AZURE_AUTH)):
+        for name, allowed in (("kind", ONLINE_KINDS), ("auth", AZURE_AUTH)):
             if getattr(self, name) not in allowed:
                 raise ParameterError(f"{name} is {getattr(self, name)!r}: it must be one of {', '.join(allowed)}.")
         if self.kind == "kubernetes" and self.compute is None:
@@ -166,6 +171,25 @@ class AzureServing:
             object.__setattr__(self, "instance_type", "Standard_DS3_v2")
         object.__setattr__(self, "instances", _whole(self.instances, "instances", 1, 1000, "from 1 to 1000"))
         object.__setattr__(self, "traffic", _whole(self.traffic, "traffic", 1, 100, "from 1 to 100"))
+        _between(self.timeout, "timeout", 0.0, math.inf, inclusive=False)
+
+
+@dataclass(frozen=True)
+class BatchServing:
+    """How an Azure Machine Learning batch endpoint scores files with a version.
+
+    `compute` is a compute cluster of the workspace, `instances` how many of its machines a job takes, `timeout` is in
+    seconds, for each change of the endpoint.
+
+    Raises ParameterError when a value can't be worked with.
+    """
+
+    compute: str
+    instances: int = 1
+    timeout: float = AzureServing.timeout
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "instances", _whole(self.instances, "instances", 1, 1000, "from 1 to 1000"))
         _between(self.timeout, "timeout", 0.0, math.inf, inclusive=False)
 
 

@@ -137,14 +137,17 @@ def register(
 def register_run(
     run: str, name: str, *, description: str = "", tags: Mapping[str, str] | None = None
 ) -> tuple[str, Version]:
-    """Make the model of a run, by its id or `runs:/<id>/<path>`, the next version of `name`: run, version.
+    """Make the model of a run the next version of `name`: run, version.
 
+    `run` is its id, `runs:/<id>/<path>`, or an output of an Azure Machine Learning job, whose name is its run's id:
+    `azureml://jobs/<name>/outputs/artifacts/paths/<path>`.
     Raises ModelError when there is no such run or it has no such model, StoreError when the registry refuses.
     """
     import mlflow
     from mlflow.exceptions import MlflowException
 
-    run_id, _, path = run.removeprefix("runs:/").partition("/")
+    run = re.sub(r"^azureml://jobs/([^/]+)/outputs/artifacts/paths/", r"runs:/\1/", run)
+    run_id, _, path = run.removeprefix("runs:/").rstrip("/").partition("/")
     try:
         mlflow.get_run(run_id)
     except MlflowException as error:

@@ -593,7 +593,7 @@ def score(azure: Azure, query: dict[str, str], headers: Any, sent: bytes, name: 
 
 
 def batch(azure: Azure, query: dict[str, str], headers: Any, sent: bytes, name: str) -> Answer:
-    """Score the file with the default deployment, and write the answers where the request says; the job runs then."""
+    """Score what is sent with the default deployment, and write the answers where it says; the job runs then."""
     path = f"batchEndpoints/{name}"
     if headers.get("Authorization", "").removeprefix("Bearer ") not in azure.tokens:
         return refused(401, "Unauthorized", "The token isn't valid.")
@@ -603,7 +603,8 @@ def batch(azure: Azure, query: dict[str, str], headers: Any, sent: bytes, name: 
     [given] = properties["inputData"].values()
     source = given["uri"].rpartition("/paths/")[2]
     target = properties["outputData"]["score"]["uri"].rpartition("/paths/")[2]
-    rows = csv.DictReader(io.StringIO(azure.blobs[source].decode()))
+    files = [sent for place, sent in sorted(azure.blobs.items()) if place.startswith(source)]
+    rows = [row for file in files for row in csv.DictReader(io.StringIO(file.decode()))]
     asked = [{key: value if key == "Island" else float(value) for key, value in row.items()} for row in rows]
     answer = requests.post(f"{azure.scorers[version]}/invocations", json={"dataframe_records": asked}, timeout=60)
     job = f"batchjob-{uuid.uuid4().hex[:8]}"

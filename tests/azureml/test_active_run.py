@@ -72,7 +72,7 @@ def test_the_command_line_finds_the_workspace_and_shows_the_studio(workspace: Ml
     named = {"subscription_id": SUBSCRIPTION, "resource_group": GROUP, "workspace_name": NAME}
     (tmp_path / "config.json").write_text(json.dumps(named))
     cloud = {"AZUREML_CURRENT_CLOUD": "Loopback", "ARM_CLOUD_METADATA_URL": f"{workspace.url}/metadata/endpoints"}
-    options = ["--tracking-uri", "azureml"]
+    options = ["--tracking", "azureml"]
     done = penguins("train", "--data", str(PENGUINS_CSV), "--register-as", "found", *options, cwd=tmp_path, **cloud)
     assert done.returncode == 0, done.stderr
     [run] = mlflow_runs(workspace, "penguins", "found")

@@ -48,14 +48,26 @@ def azure(models: Path, scorer: str, trusted: Authority, monkeypatch: pytest.Mon
 
 
 def command(*arguments: str) -> Result:
-    return CliRunner().invoke(main, ["azureml", "batch", *arguments])
+    return CliRunner().invoke(main, [*arguments])
+
+
+def deploy(*arguments: str) -> Result:
+    return deploy("--to", "azureml", "--kind", "batch", *arguments)
+
+
+def undeploy(*arguments: str) -> Result:
+    return command("undeploy", "--to", "azureml", "--kind", "batch", *arguments)
+
+
+def score(data: str, output: Path) -> Result:
+    return command("azureml", "score", "--data", data, "--output", str(output))
 
 
 def test_a_file_is_scored_from_here_to_here(
     azure: Azure, tmp_path: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    result = command("deploy", "--compute", "rookery")
+    result = deploy("--compute", "rookery")
     assert (result.exit_code, result.stdout) == (
         0, f"{NAME} scores with version 1 of penguin_predictor.\n",
     ), result.output  # fmt: skip
@@ -67,7 +79,7 @@ def test_a_file_is_scored_from_here_to_here(
     assert deployment["model"]["assetId"] == f"{HOME}/models/penguin_predictor-serving/versions/1"
     assert deployment["outputFileName"] == "predictions.csv"
     (tmp_path / "birds.csv").write_text(BIRDS)
-    result = command("score", "--data", str(tmp_path / "birds.csv"), "--output", str(tmp_path / "scored.csv"))
+    result = score(str(tmp_path / "birds.csv"), tmp_path / "scored.csv")
     assert result.exit_code == 0, result.output
     assert result.stdout.splitlines()[-1] == f"Written  {tmp_path / 'scored.csv'}"
     assert (tmp_path / "scored.csv").read_text() == "0,Gentoo\n1,Adelie\n"
@@ -77,38 +89,61 @@ def test_a_file_is_scored_from_here_to_here(
         assert secret not in result.output + shown + caplog.text
 
 
+def test_a_folder_is_scored_whole(azure: Azure, tmp_path: Path) -> None:
+    deploy("--compute", "rookery")
+    (tmp_path / "birds").mkdir()
+    for year in ("2025", "2026"):
+        (tmp_path / "birds" / f"{year}.csv").write_text(BIRDS)
+    result = score(str(tmp_path / "birds"), tmp_path / "scored.csv")
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "scored.csv").read_text() == "0,Gentoo\n1,Adelie\n2,Gentoo\n3,Adelie\n"
+
+
 def test_a_job_that_fails_leaves_no_file(azure: Azure, tmp_path: Path) -> None:
-    command("deploy", "--compute", "rookery")
+    deploy("--compute", "rookery")
     (tmp_path / "birds.csv").write_text(BIRDS.replace("Dream", "Atlantis"))
-    result = command("score", "--data", str(tmp_path / "birds.csv"), "--output", str(tmp_path / "scored.csv"))
+    result = score(str(tmp_path / "birds.csv"), tmp_path / "scored.csv")
     assert result.exit_code == 1
     assert result.stderr.endswith(" ended as Failed: its log says why.\n")
     assert not (tmp_path / "scored.csv").exists()
 
 
 def test_what_is_wrong_is_told_before_anything_is_sent(azure: Azure, tmp_path: Path) -> None:
-    result = command("deploy", "--compute", "roockery")
+    result = deploy("--compute", "roockery")
     assert result.exit_code == 1
     assert "Error: The workspace has no compute roockery: there are rookery" in result.stderr
     taken = tmp_path / "scored.csv"
     taken.write_text("")
-    result = command("score", "--data", "birds.csv", "--output", str(taken))
+    result = score("birds.csv", taken)
     assert result.stderr == f"Error: {taken} exists already: give a path that doesn't, or remove it first.\n"
-    result = command("score", "--data", "birds.csv", "--output", str(tmp_path / "free.csv"))
+    result = score("birds.csv", tmp_path / "free.csv")
     assert result.stderr.startswith("Error: There is no birds.csv here: give a file, a folder, or data in Azure")
+    for wrong, said in (
+        (deploy(), "A batch endpoint runs on a compute cluster of the workspace: name it (--compute)."),
+        (deploy("--compute", "rookery", "--traffic", "10"), "--traffic is not for --kind batch."),
+        (command("undeploy", "--to", "databricks", "--kind", "batch"), "--kind is not for --to databricks."),
+    ):
+        assert (wrong.exit_code, wrong.stderr.splitlines()[-1]) == (2, f"Error: {said}")
+    assert azure.changes() == []
+
+
+def test_a_version_that_was_not_judged_scores_nothing(azure: Azure) -> None:
+    result = deploy("--compute", "rookery", "--version", "2")
+    assert result.exit_code == 1
+    assert result.stderr.startswith("Error: The gate hasn't accepted version 2 of penguin_predictor: run")
     assert azure.changes() == []
 
 
 def test_refusals_and_the_end(azure: Azure, tmp_path: Path) -> None:
     (tmp_path / "birds.csv").write_text(BIRDS)
-    result = command("score", "--data", str(tmp_path / "birds.csv"), "--output", str(tmp_path / "scored.csv"))
+    result = score(str(tmp_path / "birds.csv"), tmp_path / "scored.csv")
     assert result.exit_code == 1
     assert f"Error: {NAME}: batchEndpoint {NAME} can't be found; check the subscription" in result.stderr
-    command("deploy", "--compute", "rookery")
+    deploy("--compute", "rookery")
     azure.fail("DELETE", refused(403, "AuthorizationFailed", "You may not delete."), times=1)
-    result = command("delete")
+    result = undeploy()
     assert result.exit_code == 1
     assert f"Error: {NAME}: You may not delete; ask for a role" in result.stderr
-    assert command("delete").stdout == f"{NAME} is deleted.\n"
-    assert json.loads(command("delete", "--json").stdout) == {"endpoint": NAME, "deleted": False}
+    assert undeploy().stdout == f"{NAME} is deleted.\n"
+    assert json.loads(undeploy("--json").stdout) == {"endpoint": NAME, "deleted": False}
     assert azure.of_kind("batchEndpoints") == []

@@ -81,8 +81,10 @@ def test_the_command_registers_both(store: Tracking, workspace: MlflowWorkspace,
     assert answer == {"run_id": answer["run_id"], "registered_model": "commanded", "version": 1}
     tags = mlflow.MlflowClient().get_model_version("commanded", "1").tags
     assert (tags["island"], tags["note"]) == ("Biscoe", "a=b")
-    said = command(f"runs:/{answer['run_id']}/model")
-    assert said == f"Run      {answer['run_id']}\nVersion  models:/commanded/2\n"
+    run_id = answer["run_id"]
+    outputs = f"runs:/{run_id}/model", f"azureml://jobs/{run_id}/outputs/artifacts/paths/model/"
+    for number, output in enumerate(outputs, start=2):
+        assert command(output) == f"Run      {run_id}\nVersion  models:/commanded/{number}\n"
     malformed = CliRunner().invoke(main, ["register", str(saved), "--tag", "Biscoe"])
     assert (malformed.exit_code, "The tag is 'Biscoe': give it as NAME=VALUE." in malformed.stderr) == (2, True)
 

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import mlflow
@@ -124,29 +125,49 @@ def test_the_end_of_a_job_is_the_end_of_the_command(azure: Azure, end: str, kind
     assert result.stderr.endswith(f"{said}\n")
 
 
-def test_ctrl_c_leaves_the_job_where_nobody_can_be_asked(azure: Azure) -> None:
-    azure.logs.clear()
-    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
-    arguments = ["azureml", "submit-training", "--compute", "rookery", "--data", str(PENGUINS_CSV)]
+@contextmanager
+def _keyboard(keys: str | None) -> Iterator[int]:
+    """What a process reads: a terminal at which these keys will be pressed, or nothing."""
+    if keys is None:
+        yield subprocess.DEVNULL
+        return
+    keyboard, terminal = os.openpty()
+    os.write(keyboard, keys.encode())
+    try:
+        yield terminal
+    finally:
+        os.close(terminal)
+        os.close(keyboard)
+
+
+GOES_ON = "goes on without you: its page in the studio shows it, and can cancel it."
+
+
+@pytest.mark.parametrize(
+    ("keys", "said", "status"),
+    [(None, GOES_ON, "Running"), ("n\n", GOES_ON, "Running"), ("y\n", "was cancelled.", "Canceled")],
+    ids=["nobody can be asked", "no", "yes"],
+)
+def test_ctrl_c_asks_whether_the_job_is_to_end(azure: Azure, keys: str | None, said: str, status: str) -> None:
     # A job that never ends: its log goes on.
-    endless = [str(number) for number in range(10**6)]
-    azure.logs = _Endless(endless)
-    with subprocess.Popen(
+    azure.logs = _Endless([str(number) for number in range(10**6)])
+    arguments = ["azureml", "submit-training", "--compute", "rookery", "--data", str(PENGUINS_CSV), "--json"]
+    with _keyboard(keys) as keyboard, subprocess.Popen(
         [sys.executable, "-W", "ignore", "-m", "penguins", *arguments],
-        env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"}, stdin=keyboard, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        text=True,
     ) as process:  # fmt: skip
         for _ in range(600):
             if [line for line in azure.asked if line.endswith("/details")]:
                 break
             time.sleep(0.1)
         process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=60)
+        printed, told = process.communicate(timeout=60)
     [name] = azure.of_kind("jobs")
-    assert process.returncode == 1
-    assert f"Error: The job {name} goes on without you: its page in the studio shows it, and can cancel it." in said
-    assert azure.things[f"jobs/{name}"]["properties"]["status"] == "Running"
-    submit.cancel(azureml.client(azureml.workspace()), name)
-    assert azure.things[f"jobs/{name}"]["properties"]["status"] == "Canceled"
+    assert (process.returncode, printed) == (1, "")
+    assert (f"The job {name} goes on. End it? [y/N]: " in told) == (keys is not None)
+    assert told.splitlines()[-1].endswith(f"Error: The job {name} {said}")
+    assert azure.things[f"jobs/{name}"]["properties"]["status"] == status
 
 
 class _Endless(dict[str, list[str]]):
