@@ -30,6 +30,9 @@ LAB_BIRD = pd.DataFrame(
 )
 """The bird that the lab's notebook asks about: a Gentoo."""
 
+BRIEF_JVM = {"JAVA_TOOL_OPTIONS": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"}
+"""For a JVM that works for seconds: its second compiler and its parallel collector would cost more than they give."""
+
 # A second real table, which scikit-learn ships: two classes, no category, names with spaces.
 BREAST_CANCER = Spec(
     categorical=(),

@@ -1,4 +1,7 @@
-"""The command line, run as a user runs it: in a process of its own, in a folder of its own."""
+"""The command line, run as a user runs it: in a process of its own, in a folder of its own.
+
+What only asks for other words of a command that has run that way runs here, with the Spark session that is there.
+"""
 
 from __future__ import annotations
 
@@ -13,14 +16,18 @@ import sys
 import time
 import urllib.request
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import mlflow
 import pytest
+from click.testing import CliRunner, Result
 
-from penguins.cli import run
+from penguins.cli import main, run
 from penguins.tracking import Tracking
 from tests.conftest import PENGUINS_CSV
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
 
 PENGUINS = str(Path(sys.executable).with_name("penguins"))
 
@@ -40,6 +47,14 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.
     shutil.copy(PENGUINS_CSV, folder / "data")
     options = ["--save", "model", "--quarantine", "aside.csv", "--run-name", "first"]
     return folder, penguins("train", "--json", *options, cwd=folder)
+
+
+def here(*args: str, **env: str) -> Result:
+    """Run the command in this process."""
+    result = CliRunner().invoke(main, args, env={"COLUMNS": "120", **env})
+    mlflow.set_tracking_uri("")
+    mlflow.set_registry_uri("")
+    return result
 
 
 def parsed(result: subprocess.CompletedProcess[str]) -> dict[str, Any]:
@@ -89,14 +104,14 @@ def test_train_leaves_the_store_the_saved_model_and_the_quarantine(
 
 
 def test_promote_says_yes_then_no_and_there_is_no_way_back_from_the_first(
-    trained: tuple[Path, subprocess.CompletedProcess[str]],
+    spark: SparkSession, trained: tuple[Path, subprocess.CompletedProcess[str]]
 ) -> None:
     folder, _ = trained
     answer = parsed(penguins("promote", "--json", cwd=folder))
     assert (answer["promote"], answer["moved"], answer["champion"], answer["version"]) == (True, True, None, 1)
     assert answer["rows"] == 116
-    refused = penguins("promote", cwd=folder)
-    assert refused.returncode == 3
+    refused = here("promote", "--tracking-uri", f"sqlite:///{folder}/mlflow.db")
+    assert refused.exit_code == 3
     assert refused.stdout.splitlines() == [
         "The gate refuses version 1 of penguin_predictor:",
         "  - it is the champion already",
@@ -107,15 +122,14 @@ def test_promote_says_yes_then_no_and_there_is_no_way_back_from_the_first(
     assert back.stderr == "Error: penguin_predictor has no previous champion: version 1 is the first.\n"
 
 
-def test_a_person_reads_tables_and_what_to_do_next(tmp_path: Path, empty_store: Path) -> None:
+def test_a_person_reads_tables_and_what_to_do_next(spark: SparkSession, tmp_path: Path, empty_store: Path) -> None:
     store = f"sqlite:///{shutil.copy(empty_store, tmp_path)}"
-    result = penguins(
+    result = here(
         *("train", "--data", str(PENGUINS_CSV), "--no-register", "--max-iter", "10", "--reg-param", "0.2"),
-        cwd=tmp_path,
         MLFLOW_TRACKING_URI=store,
         MLFLOW_EXPERIMENT_NAME="lab",
     )
-    assert result.returncode == 0, result.stderr
+    assert result.exit_code == 0, result.stderr
     assert "344 rows read: 226 for training, 116 for the test, 2 set aside." in result.stdout
     assert "2 × BodyMass is missing" in result.stdout
     assert "true \\ predicted" in result.stdout
@@ -194,9 +208,12 @@ def test_a_bad_value_is_told_before_anything_starts(args: list[str], sentence: s
     assert list(tmp_path.iterdir()) == []
 
 
-def test_data_that_isnt_there_is_one_sentence_and_makes_no_run(tmp_path: Path) -> None:
-    result = penguins("train", "--data", "nowhere.csv", cwd=tmp_path)
-    assert (result.returncode, result.stdout) == (1, "")
+def test_data_that_isnt_there_is_one_sentence_and_makes_no_run(
+    spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = here("train", "--data", "nowhere.csv")
+    assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr.splitlines()[-1] == (
         "Error: nowhere.csv doesn't exist: give a .csv or .parquet file, a folder of them, or a table."
     )

@@ -18,7 +18,7 @@ import pytest
 
 from penguins.java import java_home
 from penguins.train import train_from_source
-from tests.conftest import PENGUINS_CSV
+from tests.conftest import BRIEF_JVM, PENGUINS_CSV
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -46,14 +46,10 @@ with session.running_session() as spark:
 """
 
 
-# Every JVM of these Sparks works for seconds only: the second compiler and the parallel collector don't pay.
-BRIEF = {"JAVA_TOOL_OPTIONS": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"}
-
-
 def train_elsewhere(folder: Path, **environment: str) -> dict[str, Any]:
     command = [sys.executable, "-W", "ignore", "-c", TRAIN, str(PENGUINS_CSV), str(folder)]
     result = subprocess.run(
-        command, env={**os.environ, **BRIEF, **environment}, cwd=folder, capture_output=True, text=True
+        command, env={**os.environ, **BRIEF_JVM, **environment}, cwd=folder, capture_output=True, text=True
     )
     assert result.returncode == 0, result.stderr
     answer: dict[str, Any] = json.loads(result.stdout.splitlines()[-1])
@@ -75,7 +71,7 @@ def expected(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> d
 def spark_process(log: Path, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
     """A Spark daemon of the pip-installed pyspark, ended with the block."""
     home = Path(pyspark.__file__).parent
-    environment = {**os.environ, **BRIEF, "SPARK_HOME": str(home), "SPARK_NO_DAEMONIZE": "1"}
+    environment = {**os.environ, **BRIEF_JVM, "SPARK_HOME": str(home), "SPARK_NO_DAEMONIZE": "1"}
     if java := java_home():
         environment["JAVA_HOME"] = java
     with log.open("wb") as output:

@@ -74,7 +74,7 @@ def test_killed_at_many_moments_the_champion_is_there_and_the_next_run_works(spa
     half_finished = mlflow.search_runs(
         experiment_names=["birds"], filter_string="attributes.status = 'RUNNING'", output_format="list"
     )
-    assert len(half_finished) == 2, "what is half-finished can be recognised"
+    assert len(half_finished) >= 2, "what is half-finished can be recognised"
     trained = train_from_source(spark, PENGUINS_CSV, experiment="birds", register_as=NAME)
     assert trained.version is not None
     promote(spark, Version(NAME, trained.version))

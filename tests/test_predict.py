@@ -27,7 +27,7 @@ from penguins.spec import PENGUINS
 from penguins.tracking import Tracking
 from penguins.train import train_from_source
 from tests.conftest import BREAST_CANCER, PENGUINS_CSV
-from tests.test_cli import penguins
+from tests.test_cli import here
 
 if TYPE_CHECKING:
     from pyspark.ml import PipelineModel
@@ -477,12 +477,15 @@ def test_a_place_that_cant_be_written_and_a_model_that_isnt_there_are_told(
 
 @pytest.mark.spark
 @pytest.mark.slow
-def test_the_command_scores_a_file_with_the_champion(champion: tuple[PipelineModel, Path], tmp_path: Path) -> None:
+def test_the_command_scores_a_file_with_the_champion(
+    champion: tuple[PipelineModel, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     lines(tmp_path / "birds.csv", *MIXED)
     store = f"sqlite:///{champion[1] / 'mlflow.db'}"
     options = ["--data", "birds.csv", "--output", "scored.csv", "--tracking-uri", store]
-    result = penguins("predict", *options, "--json", cwd=tmp_path)
-    assert result.returncode == 0, result.stderr
+    result = here("predict", *options, "--json")
+    assert result.exit_code == 0, result.stderr
     answer = json.loads(result.stdout)
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00", answer.pop("scored_at"))
     assert answer == {
@@ -500,13 +503,13 @@ def test_the_command_scores_a_file_with_the_champion(champion: tuple[PipelineMod
         "output": "scored.csv",
     }
     assert names_in(tmp_path) == ["birds.csv", "scored.csv"]
-    again = penguins("predict", *options, cwd=tmp_path)
-    assert (again.returncode, again.stdout, again.stderr) == (
+    again = here("predict", *options)
+    assert (again.exit_code, again.stdout, again.stderr) == (
         1,
         "",
         "Error: scored.csv exists already: give another --output, or --overwrite to replace it.\n",
     )
-    assert penguins("predict", "--data", "birds.csv", cwd=tmp_path).returncode == 2
+    assert here("predict", "--data", "birds.csv").exit_code == 2
 
 
 def test_a_person_reads_what_came_out_and_where_it_is(capsys: pytest.CaptureFixture[str]) -> None:

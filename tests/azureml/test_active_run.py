@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
 
 import mlflow
 import pytest
+from click.testing import CliRunner
 
 from penguins import dialect
+from penguins.cli import main
 from penguins.tracking import Tracking
 from tests.azureml.mlflow_workspace import GROUP, ID, NAME, SUBSCRIPTION, MlflowWorkspace, refused
 from tests.conftest import PENGUINS_CSV
@@ -86,6 +89,10 @@ def test_the_command_line_finds_the_workspace_and_shows_the_studio(workspace: Ml
     cloud["MLFLOW_TRACKING_URI"] = "azureml"
     promoted = penguins("promote", "--model", "found", "--json", cwd=tmp_path, **cloud)
     assert parsed(promoted)["moved"] is True
+    assert mlflow.MlflowClient().get_model_version_by_alias("found", "champion").version == "1"
+    inputs = mlflow.get_run(run).inputs
+    assert inputs is not None
+    assert len(inputs.dataset_inputs) == 2, "the training and the test rows"
     shown = penguins("ui", cwd=tmp_path, **cloud)
     url = f"https://ml.azure.com/experiments?wsid={ID}"
     assert shown.stdout == f"The runs are at {url} already: a server has its own page.\n"
@@ -94,16 +101,19 @@ def test_the_command_line_finds_the_workspace_and_shows_the_studio(workspace: Ml
     assert sorted(path.name for path in tmp_path.iterdir()) == ["blobs", "config.json"]
 
 
-def test_files_that_are_no_mlflow_model_become_a_custom_one(workspace: MlflowWorkspace, tmp_path: Path) -> None:
+def test_files_that_are_no_mlflow_model_become_a_custom_one(
+    workspace: MlflowWorkspace, tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Through the Resource Manager, since MLflow knows no such models."""
-    cloud = {"AZUREML_CURRENT_CLOUD": "Loopback", "ARM_CLOUD_METADATA_URL": f"{workspace.url}/metadata/endpoints"}
+    monkeypatch.setenv("AZUREML_CURRENT_CLOUD", "Loopback")
+    monkeypatch.setenv("ARM_CLOUD_METADATA_URL", f"{workspace.url}/metadata/endpoints")
     files = tmp_path / "thing"
     (files / "deep").mkdir(parents=True)
     (files / "weights.txt").write_text("3.1")
     (files / "deep" / "words.txt").write_text("ice\nfloe\n")
     command = ["register", str(files), "--custom", "--register-as", "thing", "--tag", "a=b", "--json"]
     command += ["--description", "any files", "--tracking-uri", workspace.uri]
-    first, second = (parsed(penguins(*command, cwd=tmp_path, **cloud)) for _ in range(2))
+    first, second = (json.loads(CliRunner().invoke(main, command).stdout) for _ in range(2))
     assert [one["version"] for one in (first, second)] == [1, 2]
     made = workspace.custom["thing"][0]["properties"]
     assert (made["description"], made["tags"]) == ("any files", {"a": "b"})
@@ -112,15 +122,16 @@ def test_files_that_are_no_mlflow_model_become_a_custom_one(workspace: MlflowWor
     assert dialect.artifacts(first["run_id"]) == ["model/deep/words.txt", "model/weights.txt"]
 
     workspace.fail("PUT .*/models/thing/versions", refused(403, "AuthorizationFailed", "You may not."))
-    refusal = penguins(*command, cwd=tmp_path, **cloud)
-    assert (refusal.returncode, refusal.stdout) == (1, "")
+    refusal = CliRunner().invoke(main, command)
+    assert (refusal.exit_code, refusal.stdout) == (1, "")
     assert refusal.stderr == (
         "Error: The workspace penguins-ws (resource group birds(west), subscription "
         "11111111-2222-3333-4444-555555555555) doesn't allow this (403): ask for the role AzureML Data Scientist "
         "on it.\n"
     )
-    elsewhere = penguins("register", str(files), "--custom", "--tracking-uri", "sqlite:///here.db", cwd=tmp_path)
-    assert (elsewhere.returncode, elsewhere.stderr) == (
+    store = f"sqlite:///{shutil.copy(empty_store, tmp_path)}"
+    elsewhere = CliRunner().invoke(main, ["register", str(files), "--custom", "--tracking-uri", store])
+    assert (elsewhere.exit_code, elsewhere.stderr) == (
         1,
         "Error: Only Azure Machine Learning registers files that are no MLflow model: use such a workspace.\n",
     )
