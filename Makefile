@@ -45,7 +45,7 @@ types: $(READY)  ## mypy --strict
 check: lint types test test-azureml test-spark40  ## all that CI runs
 
 test-azureml: $(AZUREML_READY)  ## run the tests that need the extra azureml, in an environment with it
-	$(AZUREML)/bin/python -m pytest -n 2 --dist loadfile -m azureml
+	$(AZUREML)/bin/python -m pytest -n 4 --dist loadfile -m azureml
 
 test-spark40: $(READY)  ## run the Spark tests on the oldest Spark, 4.0, and the MLflow that Azure's plugin holds back
 	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(VENV)-spark40

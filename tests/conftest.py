@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 import pytest
+from filelock import FileLock
 
 from penguins.spec import Numeric, Spec
 
@@ -90,15 +91,29 @@ def store(tmp_path: Path, empty_store: Path) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def three_models(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Path:
+def three_models(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, worker_id: str, empty_store: Path
+) -> Path:
     """A store with three versions of `penguin_predictor`: a fair one, the lab's second, and a good one."""
+    # All processes of pytest-xdist share it: the first to come trains.
+    own = tmp_path_factory.getbasetemp()
+    folder = (own if worker_id == "master" else own.parent) / "three"
+    with FileLock(f"{folder}.lock"):
+        if not (folder / "whole").exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+            _train_three_models(request.getfixturevalue("spark"), folder, empty_store)
+            (folder / "whole").touch()
+    return folder / "mlflow.db"
+
+
+def _train_three_models(spark: SparkSession, folder: Path, empty_store: Path) -> None:
     import mlflow
 
     from penguins.config import TrainingParameters
     from penguins.tracking import Tracking
     from penguins.train import train_from_source
 
-    folder = tmp_path_factory.mktemp("three")
     shutil.copy(empty_store, folder)
     Tracking.local(folder).activate()
     for max_iter, reg_param in ((100, 0.01), (10, 0.2), (100, 0.001)):
@@ -106,7 +121,6 @@ def three_models(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory, 
         train_from_source(spark, PENGUINS_CSV, parameters, experiment="birds", register_as="penguin_predictor")
     mlflow.set_tracking_uri("")
     mlflow.set_registry_uri("")
-    return folder / "mlflow.db"
 
 
 @pytest.fixture

@@ -50,8 +50,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.
 
 
 def here(*args: str, **env: str) -> Result:
-    """Run the command in this process."""
-    result = CliRunner().invoke(main, args, env={"COLUMNS": "120", **env})
+    """Run the command in this process, with a clean environment, but for what `env` adds."""
+    clean = {name: None for name in os.environ if name.startswith("MLFLOW_")}
+    result = CliRunner().invoke(main, args, env={**clean, "COLUMNS": "120", **env})
     mlflow.set_tracking_uri("")
     mlflow.set_registry_uri("")
     return result
@@ -111,7 +112,7 @@ def test_promote_says_yes_then_no_and_there_is_no_way_back_from_the_first(
     assert (answer["promote"], answer["moved"], answer["champion"], answer["version"]) == (True, True, None, 1)
     assert answer["rows"] == 116
     refused = here("promote", "--tracking-uri", f"sqlite:///{folder}/mlflow.db")
-    assert refused.exit_code == 3
+    assert refused.exit_code == 3, refused.stderr
     assert refused.stdout.splitlines() == [
         "The gate refuses version 1 of penguin_predictor:",
         "  - it is the champion already",

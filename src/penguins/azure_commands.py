@@ -129,13 +129,19 @@ def _follow(client: MLClient, name: str) -> None:
         with contextlib.redirect_stdout(sys.__stderr__):
             submit.follow(client, name)
     except KeyboardInterrupt:
-        if sys.stdin.isatty() and click.confirm(f"\nThe job {name} goes on. End it?", default=False, err=True):
+        if sys.stdin.isatty() and _end_it(name):
             with azure_quiet():
                 submit.cancel(client, name)
             raise PenguinsError(f"The job {name} was cancelled.") from None
         raise PenguinsError(
             f"The job {name} goes on without you: its page in the studio shows it, and can cancel it."
         ) from None
+
+
+def _end_it(name: str) -> bool:
+    """What a person at the keyboard answers; asked on stderr, because stdout is for the result."""
+    with contextlib.redirect_stdout(sys.__stderr__):
+        return click.confirm(f"\nThe job {name} goes on. End it?", default=False)
 
 
 @azureml.group(cls=Commands)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +13,7 @@ from penguins.config import Report, silent
 from penguins.spec import PENGUINS, Spec
 
 if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
+    from pyspark.sql import DataFrame, SparkSession
 
 STEPS = ("Reading and checking the data", "Counting the accepted rows")
 """What `check` reports, in order."""
@@ -49,11 +51,24 @@ def check(
     Quarantined rows are written to the CSV file `quarantine` if one is named. Raises DataError.
     """
     report(STEPS[0])
-    with data.cached(data.read(spark, source, spec)) as observations:
-        accepted, quarantined = data.check(observations, spec)
-        set_aside, reasons = data.told(lambda: data.count_reasons(quarantined), str(source))
-        if quarantine is not None:
-            data.write_reasons(quarantined, Path(quarantine))
+    with accepted_rows(spark, source, spec, quarantine) as (accepted, set_aside, reasons):
         report(STEPS[1])
         profile = data.profile(accepted, spec)
     return Checked(profile.rows, set_aside, reasons, profile.classes, profile.digest)
+
+
+@contextmanager
+def accepted_rows(
+    spark: SparkSession, source: str | Path, spec: Spec, quarantine: str | Path | None
+) -> Iterator[tuple[DataFrame, int, dict[str, int]]]:
+    """The good rows at `source`, cached for the `with` block; how many rows are quarantined, and how many per reason.
+
+    Quarantined rows are written to the CSV file `quarantine` if one is named. Raises DataError.
+    """
+    with data.cached(data.read(spark, source, spec)) as observations:
+        accepted, quarantined = data.check(observations, spec)
+        # The first look at every line: a file that turns out to be unreadable does so here.
+        set_aside, reasons = data.told(lambda: data.count_reasons(quarantined), str(source))
+        if quarantine is not None:
+            data.write_reasons(quarantined, Path(quarantine))
+        yield accepted, set_aside, reasons

@@ -178,14 +178,9 @@ def register_folder(
     """
     if not Path(folder, "MLmodel").is_file():
         raise ModelError(f"{folder} holds no MLflow model: it must be a folder with a file MLmodel.")
-    try:
-        with record.active_run(experiment, f"{name} from {Path(folder).resolve().name}") as run:
-            logged = log_folder(str(folder))
-            return run.info.run_id, Version(name, register(logged, name, description=description, tags=tags))
-    except PenguinsError:
-        raise
-    except Exception as error:  # each kind of store has its own ways to fail
-        raise StoreError(f"{folder} can't be logged: {first_sentence(error)}") from error
+    with _run_for(folder, name, experiment) as run_id:
+        logged = log_folder(str(folder))
+        return run_id, Version(name, register(logged, name, description=description, tags=tags))
 
 
 def register_files(
@@ -206,14 +201,19 @@ def register_files(
         raise ModelError("Only Azure Machine Learning registers files that are no MLflow model: use such a workspace.")
     if not any(path.is_file() for path in Path(folder).rglob("*")):
         raise ModelError(f"{folder} holds no files: give the folder of a model.")
+    with _run_for(folder, name, experiment) as run_id:
+        mlflow.log_artifacts(str(folder), dialect.MODEL)
+        workspace = azureml.Workspace.of(mlflow.get_registry_uri())
+        number = azureml.register_files(workspace, run_id, dialect.MODEL, name, description=description, tags=tags)
+        return run_id, Version(name, number)
+
+
+@contextmanager
+def _run_for(folder: str | Path, name: str, experiment: str) -> Iterator[str]:
+    """A run to which a folder is logged in the block, by its id; StoreError for what fails there in another way."""
     try:
         with record.active_run(experiment, f"{name} from {Path(folder).resolve().name}") as run:
-            mlflow.log_artifacts(str(folder), dialect.MODEL)
-            workspace = azureml.Workspace.of(mlflow.get_registry_uri())
-            number = azureml.register_files(
-                workspace, run.info.run_id, dialect.MODEL, name, description=description, tags=tags
-            )
-            return run.info.run_id, Version(name, number)
+            yield run.info.run_id
     except PenguinsError:
         raise
     except Exception as error:  # each kind of store has its own ways to fail

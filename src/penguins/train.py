@@ -9,7 +9,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from penguins import data, evaluate, export, flavor, outcome, pipeline, record
+from penguins import check, data, evaluate, export, flavor, outcome, pipeline, record
 from penguins.config import Report, TrainingParameters, silent
 from penguins.data import Profile
 from penguins.errors import DataError
@@ -121,12 +121,7 @@ def split_source(
     Quarantined rows are written to the CSV file `quarantine` if one is named. Raises DataError.
     """
     report(SOURCE_STEPS[0])
-    with data.cached(data.read(spark, source, spec)) as observations:
-        accepted, quarantined = data.check(observations, spec)
-        # The first look at every line: a file that turns out to be unreadable does so here.
-        set_aside, reasons = data.told(lambda: data.count_reasons(quarantined), str(source))
-        if quarantine is not None:
-            data.write_reasons(quarantined, Path(quarantine))
+    with check.accepted_rows(spark, source, spec, quarantine) as (accepted, set_aside, reasons):
         report(SOURCE_STEPS[1])
         training, test = data.split(accepted, test_fraction, seed, spec)
         origin = {"quarantined": set_aside, "reasons": reasons, "source": data.located(source)}

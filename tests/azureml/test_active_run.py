@@ -102,18 +102,17 @@ def test_the_command_line_finds_the_workspace_and_shows_the_studio(workspace: Ml
 
 
 def test_files_that_are_no_mlflow_model_become_a_custom_one(
-    workspace: MlflowWorkspace, tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch
+    workspace: MlflowWorkspace, tmp_path: Path, empty_store: Path
 ) -> None:
     """Through the Resource Manager, since MLflow knows no such models."""
-    monkeypatch.setenv("AZUREML_CURRENT_CLOUD", "Loopback")
-    monkeypatch.setenv("ARM_CLOUD_METADATA_URL", f"{workspace.url}/metadata/endpoints")
+    cloud = {"AZUREML_CURRENT_CLOUD": "Loopback", "ARM_CLOUD_METADATA_URL": f"{workspace.url}/metadata/endpoints"}
     files = tmp_path / "thing"
     (files / "deep").mkdir(parents=True)
     (files / "weights.txt").write_text("3.1")
     (files / "deep" / "words.txt").write_text("ice\nfloe\n")
     command = ["register", str(files), "--custom", "--register-as", "thing", "--tag", "a=b", "--json"]
     command += ["--description", "any files", "--tracking-uri", workspace.uri]
-    first, second = (json.loads(CliRunner().invoke(main, command).stdout) for _ in range(2))
+    first, second = (parsed(penguins(*command, cwd=tmp_path, **cloud)) for _ in range(2))
     assert [one["version"] for one in (first, second)] == [1, 2]
     made = workspace.custom["thing"][0]["properties"]
     assert (made["description"], made["tags"]) == ("any files", {"a": "b"})
@@ -122,8 +121,8 @@ def test_files_that_are_no_mlflow_model_become_a_custom_one(
     assert dialect.artifacts(first["run_id"]) == ["model/deep/words.txt", "model/weights.txt"]
 
     workspace.fail("PUT .*/models/thing/versions", refused(403, "AuthorizationFailed", "You may not."))
-    refusal = CliRunner().invoke(main, command)
-    assert (refusal.exit_code, refusal.stdout) == (1, "")
+    refusal = penguins(*command, cwd=tmp_path, **cloud)
+    assert (refusal.returncode, refusal.stdout) == (1, "")
     assert refusal.stderr == (
         "Error: The workspace penguins-ws (resource group birds(west), subscription "
         "11111111-2222-3333-4444-555555555555) doesn't allow this (403): ask for the role AzureML Data Scientist "

@@ -52,7 +52,7 @@ def command(*arguments: str) -> Result:
 
 
 def deploy(*arguments: str) -> Result:
-    return deploy("--to", "azureml", "--kind", "batch", *arguments)
+    return command("deploy", "--to", "azureml", "--kind", "batch", *arguments)
 
 
 def undeploy(*arguments: str) -> Result:
