@@ -140,6 +140,11 @@ def _keyboard(keys: str | None) -> Iterator[int]:
         os.close(keyboard)
 
 
+def _let_ctrl_c_through() -> None:
+    """Where tests run in the background of a shell, they and what they start don't hear Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 GOES_ON = "goes on without you: its page in the studio shows it, and can cancel it."
 
 
@@ -155,7 +160,7 @@ def test_ctrl_c_asks_whether_the_job_is_to_end(azure: Azure, keys: str | None, s
     with _keyboard(keys) as keyboard, subprocess.Popen(
         [sys.executable, "-W", "ignore", "-m", "penguins", *arguments],
         env={**os.environ, "PYTHONUNBUFFERED": "1"}, stdin=keyboard, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        text=True,
+        text=True, preexec_fn=_let_ctrl_c_through,
     ) as process:  # fmt: skip
         for _ in range(600):
             if [line for line in azure.asked if line.endswith("/details")]:
