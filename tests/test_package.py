@@ -78,6 +78,19 @@ def test_training_without_spark_says_what_to_install(bare_python: str, tmp_path:
     assert result.stderr.splitlines()[-1] == 'Error: pyspark is not installed: run `pip install "penguins[local]"`.'
 
 
+@pytest.mark.parametrize(
+    "command",
+    ["rollback --tracking azureml", "deploy --to azureml", "query --to azureml --endpoint e", "azureml clean-up"],
+)
+def test_azure_without_its_clients_says_what_to_install(bare_python: str, tmp_path: Path, command: str) -> None:
+    named = {"subscription_id": "s", "resource_group": "g", "workspace_name": "n"}
+    (tmp_path / "config.json").write_text(json.dumps(named))
+    result = run(bare_python, "-m", "penguins", *command.split(), cwd=tmp_path)
+    assert result.returncode == 1
+    said = 'Error: Azure\'s clients are not installed: run `pip install "penguins[azureml]"`.'
+    assert result.stderr.splitlines()[-1] == said
+
+
 @pytest.mark.spark
 @pytest.mark.slow
 def test_a_model_answers_where_there_is_neither_spark_nor_java(

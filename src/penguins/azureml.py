@@ -270,7 +270,8 @@ def refusal(of: Workspace, status: int) -> str:
 @contextmanager
 def told(of: Workspace) -> Iterator[None]:
     """Turn what Azure's clients raise within the block into one sentence about the workspace."""
-    from azure.core.exceptions import AzureError, HttpResponseError
+    with _installed():
+        from azure.core.exceptions import AzureError, HttpResponseError
 
     try:
         yield
