@@ -17,10 +17,12 @@ help:  ## show this list
 
 setup: $(READY)  ## make .venv with everything pinned in requirements.lock
 
+# The same as the README's `pip install`, by uv, which takes a third of the time.
 $(READY): requirements.lock pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --require-hashes -r requirements.lock
-	$(BIN)/python -m pip install --quiet --no-deps --editable .
+	sed -n '/^uv==/,/[^\\]$$/p' requirements.lock | $(BIN)/python -m pip install --quiet --require-hashes -r /dev/stdin
+	$(BIN)/uv pip install --quiet --python $(VENV) --require-hashes -r requirements.lock
+	$(BIN)/uv pip install --quiet --python $(VENV) --no-deps --editable .
 	touch $@
 
 $(AZUREML_READY): requirements-azureml.lock pyproject.toml $(READY)

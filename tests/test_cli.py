@@ -108,7 +108,9 @@ def test_promote_says_yes_then_no_and_there_is_no_way_back_from_the_first(
     spark: SparkSession, trained: tuple[Path, subprocess.CompletedProcess[str]]
 ) -> None:
     folder, _ = trained
-    answer = parsed(penguins("promote", "--json", cwd=folder))
+    promoted = here("promote", "--tracking-uri", f"sqlite:///{folder}/mlflow.db", "--json")
+    assert promoted.exit_code == 0, promoted.stderr
+    answer = json.loads(promoted.stdout)
     assert (answer["promote"], answer["moved"], answer["champion"], answer["version"]) == (True, True, None, 1)
     assert answer["rows"] == 116
     refused = here("promote", "--tracking-uri", f"sqlite:///{folder}/mlflow.db")

@@ -16,7 +16,7 @@ import pytest
 
 from penguins import cli
 from penguins.train import train_from_source
-from tests.conftest import BRIEF_JVM, ROOT
+from tests.conftest import ROOT, no_java_path
 from tests.test_cli import here
 
 if TYPE_CHECKING:
@@ -66,22 +66,27 @@ def test_the_readmes_first_command_is_what_make_does() -> None:
 
 @pytest.mark.spark
 @pytest.mark.slow
-def test_the_readmes_second_command_gives_the_output_shown(clone: Path) -> None:
+def test_the_readmes_second_command_gives_the_output_shown_without_java(clone: Path) -> None:
+    """The whole of it, for real: no JAVA_HOME, no java on the PATH, and Spark runs."""
+    bare = {"JAVA_HOME": "", "PATH": no_java_path(clone), "XDG_CACHE_HOME": str(clone / "cache")}
     [console] = blocks(README, "console")
     command, _, shown = console.partition("\n")[2].partition("\n")
-    result = run(command.removeprefix("$ "), clone)
+    result = run(command.removeprefix("$ "), clone, **bare)
     assert result.returncode == 0, result.stderr
     assert timeless(result.stdout) == timeless(shown)
+    assert (clone / "cache" / "penguins").exists(), "the Java that was brought along ran"
 
 
 @pytest.mark.spark
 @pytest.mark.slow
-def test_the_readmes_python_runs(clone: Path) -> None:
+def test_the_readmes_python_runs(
+    store: Path, spark: SparkSession, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(ROOT / "data", store / "data")
+    monkeypatch.chdir(store)
     [python] = blocks(README, "python")
-    (clone / "readme.py").write_text(python)
-    result = run(".venv/bin/python readme.py", clone, **BRIEF_JVM)
-    assert result.returncode == 0, result.stderr
-    assert result.stdout.splitlines()[-2:] == ["0.964", "['Adelie', 'Adelie']"]
+    exec(python, {})
+    assert capsys.readouterr().out.splitlines()[-2:] == ["0.964", "['Adelie', 'Adelie']"]
 
 
 @pytest.mark.spark
@@ -111,7 +116,8 @@ def test_the_demo_tells_the_story_shown_and_leaves_nothing_running(clone: Path) 
     import psutil
 
     before = {process.pid for process in psutil.Process().children(recursive=True)}
-    result = run(".venv/bin/penguins demo", clone)
+    # A registry that others use is none of the demo's business.
+    result = run(".venv/bin/penguins demo", clone, MLFLOW_REGISTRY_URI="http://127.0.0.1:9")
     assert result.returncode == 0, result.stderr
     [shown] = blocks(README, "text")
     assert timeless(result.stdout) == timeless(shown)

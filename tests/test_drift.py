@@ -131,6 +131,11 @@ def test_verdicts(reference: tuple[int, ...], current: tuple[int, ...], expected
     assert bool(breaches(found, THRESHOLDS)) == (expected == "drift")
 
 
+def test_a_threshold_below_the_one_for_watching_counts() -> None:
+    found = Drift(MASS, Counts(1000, 0, 0, (500, 500)), Counts(1000, 0, 0, (640, 360)))
+    assert verdict(found, Thresholds(psi_drift=0.05)) == "drift"
+
+
 def test_a_breach_is_a_sentence_with_its_numbers() -> None:
     reference = Counts(1000, 20, 0, (500, 480))
     current = Counts(2000, 300, 100, (1500, 200))

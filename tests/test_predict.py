@@ -519,7 +519,7 @@ def test_a_person_reads_what_came_out_and_where_it_is(capsys: pytest.CaptureFixt
             classes={"Adelie": 1000, "Gentoo": 342},
             reasons={"BodyMass is missing": 2, "Island is unknown to the model": 1},
             version=Version("penguin_predictor", 7),
-            target="scored.csv",
+            target="scored[may].csv",
             scored_at=datetime(2026, 11, 21, tzinfo=UTC),
         )
     )
@@ -535,5 +535,5 @@ def test_a_person_reads_what_came_out_and_where_it_is(capsys: pytest.CaptureFixt
         "│ Gentoo │   342 │",
         "└────────┴───────┘",
         "Version  models:/penguin_predictor/7",
-        "Written  scored.csv",
+        "Written  scored[may].csv",
     ]

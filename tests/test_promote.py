@@ -97,10 +97,12 @@ def test_a_better_model_replaces_the_champion_and_a_tie_does_not(spark: SparkSes
     assert aliases() == {"champion": 3, "previous_champion": 1}
     model = mlflow.MlflowClient().get_model_version(NAME, "3").source
     twin = Version(NAME, registry.register(str(model), NAME))
+    reasons = tags_of(GOOD)
     tied = promote(spark, twin)
     assert tied.verdict.reasons == ("its accuracy of 0.991 is not higher than the champion's 0.991",)
     assert promote(spark, GOOD).verdict.reasons == ("it is the champion already",)
     assert aliases() == {"champion": 3, "previous_champion": 1}
+    assert tags_of(GOOD) == reasons, "what made it champion"
 
 
 def test_the_policy_decides(spark: SparkSession, models: Path) -> None:

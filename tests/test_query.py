@@ -158,6 +158,13 @@ def test_an_address_where_nobody_is_is_told() -> None:
     assert complaint(url) == f"Nothing answers at {url}: run `penguins serve`, or give another --url."
 
 
+def test_a_password_in_an_address_is_not_told() -> None:
+    with serve.listen("127.0.0.1", 0) as listener:
+        port = listener.getsockname()[1]
+    said = complaint(f"http://me:secret@127.0.0.1:{port}")
+    assert said.startswith(f"Nothing answers at http://***@127.0.0.1:{port}: ")
+
+
 @pytest.mark.parametrize(
     "url", ["penguins", "127.0.0.1:5000", "ftp://127.0.0.1", "http://", "http://[::1", "http://:80"]
 )

@@ -13,7 +13,7 @@ from penguins import flavor, registry
 from penguins.errors import ModelError, StoreError
 from penguins.tracking import Tracking
 from penguins.train import train_from_source
-from tests.conftest import PENGUINS_CSV
+from tests.conftest import PENGUINS_CSV, point_at_nothing
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -67,6 +67,16 @@ def test_a_version_is_copied_to_another_store_with_its_history(
     there.activate()
     assert mlflow.pyfunc.load_model("models:/flown_away/1").predict(bird)["species"].item() == "Gentoo"
     assert flavor.load_spark("models:/flown_away/1").transform(spark.createDataFrame(bird)).first()["prediction"] == 1.0  # type: ignore[index]  # one row
+
+
+def test_a_version_whose_files_are_gone_cant_be_copied(store: Path, models: Path, tmp_path: Path) -> None:
+    point_at_nothing(models, version=2)
+    here, source = Tracking.local(store), Tracking(f"sqlite:///{models}")
+    here.activate()
+    with pytest.raises(ModelError, match=r"^models:/penguin_predictor/2 can't be read from sqlite:.*MLmodel"):
+        registry.copy_version("penguin_predictor", 2, source, here)
+    assert mlflow.get_tracking_uri() == here.tracking_uri
+    assert here.client().search_registered_models() == []
 
 
 def test_a_version_that_isnt_there_cant_be_copied(store: Path, tmp_path: Path) -> None:

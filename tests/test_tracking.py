@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
+import mlflow
 import pytest
 
-from penguins.tracking import Tracking
+from penguins.tracking import Tracking, experiment_id
 
 
 @pytest.fixture(autouse=True)
@@ -18,6 +20,25 @@ def nothing_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 def test_by_itself_it_is_a_file_in_this_folder(tmp_path: Path) -> None:
     assert Tracking.from_environment() == Tracking(f"sqlite:///{tmp_path / 'mlflow.db'}", None)
+
+
+def test_a_file_is_the_same_one_in_whatever_folder_a_process_runs(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """MLflow's own usual spelling of it is relative."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db")
+    monkeypatch.setenv("MLFLOW_REGISTRY_URI", "sqlite:///models.db")
+    assert Tracking.from_environment() == Tracking(f"sqlite:///{tmp_path}/mlflow.db", f"sqlite:///{tmp_path}/models.db")
+
+
+def test_an_experiment_of_a_relative_store_keeps_its_files_beside_it(tmp_path: Path, empty_store: Path) -> None:
+    shutil.copy(empty_store, tmp_path)
+    mlflow.set_tracking_uri("sqlite:///mlflow.db")
+    try:
+        experiment = mlflow.MlflowClient().get_experiment(experiment_id("birds"))
+    finally:
+        mlflow.set_tracking_uri("")
+    assert experiment.artifact_location.startswith((tmp_path / "mlruns").as_uri())
 
 
 def test_an_empty_variable_says_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

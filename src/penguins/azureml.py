@@ -47,8 +47,6 @@ ON_BEHALF_OF = "OBO_ENDPOINT"
 JOB_TOKEN = "MLFLOW_TRACKING_TOKEN"
 """A job's own token, which the plugin renews by itself."""
 
-SECRETS = ("AZURE_CLIENT_SECRET", "AZURE_CLIENT_CERTIFICATE_PASSWORD", JOB_TOKEN)
-
 
 @dataclass(frozen=True)
 class Workspace:

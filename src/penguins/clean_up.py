@@ -18,9 +18,6 @@ TIMEOUT = 1800.0
 KINDS = ("online endpoint", "batch endpoint", "schedule", "model", "environment")
 """What is looked for, in the order in which it is taken away."""
 
-ARCHIVED = {"model", "environment"}
-"""What Azure Machine Learning keeps and only hides."""
-
 
 @dataclass(frozen=True)
 class Found:

@@ -31,6 +31,8 @@ from penguins.errors import ModelError
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
+    from penguins.tracking import Tracking
+
 DEFAULTS = TrainingParameters()
 SEARCH = SearchParameters()
 POLICY = Policy()
@@ -138,7 +140,7 @@ def train(
 
     with show.progress(("Starting Spark", *train.SOURCE_STEPS, *train.STEPS)) as report:
         report("Starting Spark")
-        with _working_on(data, tracking_uri) as spark:
+        with _working_on(data, reachable_store(tracking_uri)) as spark:
             register = None if no_register else register_as
             trained = train.train_from_source(spark, data, parameters, register_as=register, report=report, **options)
             if save_to is not None:
@@ -190,7 +192,7 @@ def tune(
     steps = ("Starting Spark", *train.SOURCE_STEPS, *tune.STEPS, *train.STEPS)
     with show.search_progress(steps, trials) as (report, on_trial):
         report("Starting Spark")
-        with _working_on(data, tracking_uri) as spark:
+        with _working_on(data, reachable_store(tracking_uri)) as spark:
             register = None if no_register else register_as
             tuned = tune.tune_from_source(
                 spark, data, settings, register_as=register, report=report, on_trial=on_trial, **options
@@ -238,7 +240,7 @@ def promote(
 
     with show.progress(("Starting Spark", *promote.STEPS)) as report:
         report("Starting Spark")
-        with _working_on(data or config.DEFAULT_DATA, tracking_uri, has_models=True) as spark:
+        with _working_on(data or config.DEFAULT_DATA, reachable_store(tracking_uri, has_models=True)) as spark:
             challenger = registry.newest(model) if version is None else registry.Version(model, version)
             result = promote.promote(spark, challenger, policy=policy, source=data, report=report, **options)
     if as_json:
@@ -285,7 +287,7 @@ def predict(model: str, data: str, output: str, overwrite: bool, tracking_uri: s
     target.require_free(output, overwrite)
     with show.progress(("Starting Spark", *predict.STEPS)) as report:
         report("Starting Spark")
-        with _working_on(data, tracking_uri, has_models=True) as spark:
+        with _working_on(data, reachable_store(tracking_uri, has_models=True)) as spark:
             scored = predict.predict(spark, data, output, model_uri=model, overwrite=overwrite, report=report)
     if as_json:
         click.echo(json.dumps(show.scored_as_json(scored)))
@@ -365,7 +367,7 @@ def monitor(
     asked = None if no_model else model
     with show.progress(("Starting Spark", *monitor.STEPS)) as report:
         report("Starting Spark")
-        with _working_on(larger, tracking_uri) as spark:
+        with _working_on(larger, reachable_store(tracking_uri)) as spark:
             result = monitor.monitor(
                 *(spark, reference, current),
                 model=asked,
@@ -478,7 +480,7 @@ def demo(data: Path) -> None:
     from penguins.tracking import Tracking
 
     folder = demo.new_folder(Path.cwd())
-    with _working_on(str(data), Tracking.local(folder).tracking_uri) as spark:
+    with _working_on(str(data), Tracking.local(folder)) as spark:
         demo.tell(spark, data, folder)
 
 
@@ -500,11 +502,10 @@ def _spark(data: str, meanwhile: Callable[[], None] | None = None) -> Iterator[S
 
 
 @contextlib.contextmanager
-def _working_on(data: str, tracking_uri: str | None, *, has_models: bool = False) -> Iterator[SparkSession]:
-    """A Spark session fit for the size of `data`, and MLflow set to the store, in which there must be models or not."""
+def _working_on(data: str, store: Tracking) -> Iterator[SparkSession]:
+    """A Spark session fit for the size of `data`, and MLflow set to the store."""
     from penguins.train import warm_up
 
-    store = reachable_store(tracking_uri, has_models=has_models)
     with _spark(data, partial(warm_up, store)) as spark:
         store.activate()
         yield spark

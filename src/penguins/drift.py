@@ -105,9 +105,11 @@ def verdict(drift: Drift, thresholds: Thresholds) -> str:
         return "no values"
     if min(drift.reference.values, drift.current.values) < thresholds.minimum_rows:
         return "too few"
-    if index < thresholds.psi_watch or index <= chance:
+    if index <= chance:
         return "stable"
-    return "drift" if index >= thresholds.psi_drift else "watch"
+    if index >= thresholds.psi_drift:
+        return "drift"
+    return "watch" if index >= thresholds.psi_watch else "stable"
 
 
 def breaches(drift: Drift, thresholds: Thresholds) -> tuple[str, ...]:

@@ -4,7 +4,10 @@ import re
 
 
 class PenguinsError(Exception):
-    """The base of every error that a user can do something about; its text is one sentence."""
+    """The base of every error that a user can do something about; its text is one sentence, without secrets."""
+
+    def __init__(self, sentence: str) -> None:
+        super().__init__(without_secrets(sentence))
 
 
 class DataError(PenguinsError):

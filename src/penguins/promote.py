@@ -204,6 +204,8 @@ def _keep(promotion: Promotion, policy: Policy) -> None:
         {f"{who}_{name}": value for who, measures in promotion.metrics.items() for name, value in measures.items()}
     )
     accuracy = {f"gate_{who}_accuracy": f"{measures['accuracy']:.4f}" for who, measures in promotion.metrics.items()}
+    if promotion.challenger == promotion.champion:
+        return  # the champion keeps the reasons that made it champion
     registry.describe(
         promotion.challenger,
         {

@@ -236,36 +236,42 @@ def copy_version(
     stays as it was. Raises ModelError when the version can't be read, StoreError when the copy can't be written.
     """
     import mlflow
-    from mlflow.exceptions import MlflowException
+    from mlflow.models import Model
 
     origin = f"models:/{name}/{version}"
     before = Tracking(mlflow.get_tracking_uri(), mlflow.get_registry_uri())
     with tempfile.TemporaryDirectory() as folder:
         try:
-            source.activate()
-            original = source.client().get_model_version(name, str(version))
-            found = source.client().get_run(original.run_id) if original.run_id else None
-            model_folder = mlflow.artifacts.download_artifacts(origin, dst_path=folder)
-        except MlflowException as error:
-            before.activate()
-            raise ModelError(f"{origin} can't be read from {source.tracking_uri}: {first_sentence(error)}") from error
-        try:
-            target.activate()
-            with mlflow.start_run(
-                experiment_id=experiment_id(experiment), run_name=f"copy of {name} {version}"
-            ) as copy:
-                if found is not None:
-                    _copy_run(found, copy.info.run_id)
-                mlflow.set_tag("copied_from", origin)
-                logged = log_folder(model_folder)
-            tags = {**original.tags, "copied_from": origin}
-            return register(logged, copy_as or name, description=original.description or "", tags=tags)
-        except PenguinsError:
-            raise
-        except Exception as error:  # each kind of store has its own ways to fail
-            raise StoreError(f"{origin} can't be copied to {target.tracking_uri}: {first_sentence(error)}") from error
+            with _told(ModelError, f"{origin} can't be read from {source.tracking_uri}"):
+                source.activate()
+                original = source.client().get_model_version(name, str(version))
+                found = source.client().get_run(original.run_id) if original.run_id else None
+                model_folder = mlflow.artifacts.download_artifacts(origin, dst_path=folder)
+                Model.load(model_folder)  # of files that are gone, MLflow downloads nothing
+            with _told(StoreError, f"{origin} can't be copied to {target.tracking_uri}"):
+                target.activate()
+                with mlflow.start_run(
+                    experiment_id=experiment_id(experiment), run_name=f"copy of {name} {version}"
+                ) as copy:
+                    if found is not None:
+                        _copy_run(found, copy.info.run_id)
+                    mlflow.set_tag("copied_from", origin)
+                    logged = log_folder(model_folder)
+                tags = {**original.tags, "copied_from": origin}
+                return register(logged, copy_as or name, description=original.description or "", tags=tags)
         finally:
             before.activate()
+
+
+@contextmanager
+def _told(kind: type[PenguinsError], what: str) -> Iterator[None]:
+    """Turn whatever the block raises into an error of this kind, for each kind of store has its own ways to fail."""
+    try:
+        yield
+    except PenguinsError:
+        raise
+    except Exception as error:
+        raise kind(f"{what}: {first_sentence(error)}") from error
 
 
 def _copy_run(run: Run, run_id: str) -> None:

@@ -10,9 +10,17 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+)
 from rich.table import Table
+from rich.text import Text
 
 from penguins import evaluate, tracking
 from penguins.config import Report
@@ -49,27 +57,39 @@ MOST_WINDOWS = 20
 @contextmanager
 def progress(steps: Sequence[str]) -> Iterator[Report]:
     """Show which of the known `steps` is under way: a bar in a terminal, a line per step elsewhere."""
-    # The real stderr: `sys.stderr` may be where a library's chatter goes to be forgotten.
-    console = Console(file=sys.__stderr__)
+    console = _stderr()
     if not console.is_terminal:
         start = time.monotonic()
-        yield lambda step: console.print(f"{time.monotonic() - start:5.1f} s  {step}", highlight=False)
+        yield lambda step: console.print(f"{time.monotonic() - start:5.1f} s  {step}")
         return
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=console, transient=True) as bar:
+    with _bar(console) as bar:
         task = bar.add_task(steps[0], total=len(steps))
         yield lambda step: bar.update(task, description=step, completed=steps.index(step))
 
 
+def _stdout(*, soft_wrap: bool = False) -> Console:
+    """For results, which may hold anything: brackets in them are no markup."""
+    return Console(highlight=False, markup=False, soft_wrap=soft_wrap)
+
+
+def _stderr() -> Console:
+    """For progress: the real stderr, since `sys.stderr` may be where a library's chatter goes to be forgotten."""
+    return Console(file=sys.__stderr__, highlight=False, markup=False)
+
+
+def _bar(console: Console, *more: ProgressColumn) -> Progress:
+    columns = (
+        *(SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()),
+        *more,
+    )
+    # What libraries print goes above the bar, unless it is to be forgotten.
+    shown = sys.stderr is sys.__stderr__
+    return Progress(*columns, console=console, transient=True, redirect_stdout=shown, redirect_stderr=shown)
+
+
 def checked(result: Checked) -> None:
     """Print what a source holds: rows, why some were set aside, and how many of each class are left."""
-    console = Console(highlight=False)
+    console = _stdout()
     rows = result.accepted + result.quarantined
     console.print(
         f"\n{rows:,} rows: {result.accepted:,} accepted, {result.quarantined:,} set aside ({result.share:.1%})."
@@ -102,7 +122,7 @@ def checked_as_json(result: Checked) -> dict[str, Any]:
 
 def trained(result: TrainedModel) -> None:
     """Print a finished training run: rows, quality, confusion matrix, where to look and what to do next."""
-    console = Console(highlight=False)
+    console = _stdout()
     rows = result.rows
     console.print(
         f"\n{rows['read']:,} rows read: {rows['training']:,} for training, {rows['test']:,} for the test, "
@@ -118,7 +138,11 @@ def trained(result: TrainedModel) -> None:
     if page := tracking.run_page(result.run_id):
         console.print(f"Studio   {page}", soft_wrap=True)
     else:
-        console.print("\nNext: [bold]penguins ui[/bold] shows the run, its pictures and the model in a browser.")
+        console.print(
+            Text.assemble(
+                "\nNext: ", ("penguins ui", "bold"), " shows the run, its pictures and the model in a browser."
+            )
+        )
 
 
 def quality(confusion: Confusion, metrics: dict[str, float], rows: str = "test rows") -> Table:
@@ -171,25 +195,16 @@ def with_page(answer: dict[str, Any], run_id: str) -> dict[str, Any]:
 @contextmanager
 def search_progress(steps: Sequence[str], trials: int) -> Iterator[tuple[Report, OnTrial]]:
     """Show the steps of a search and its trials: a bar with the best so far in a terminal, a line each elsewhere."""
-    # The real stderr, as in `progress`.
-    console = Console(file=sys.__stderr__)
+    console = _stderr()
     if not console.is_terminal:
         start = time.monotonic()
 
         def print_step(step: str) -> None:
-            console.print(f"{time.monotonic() - start:5.1f} s  {step}", highlight=False)
+            console.print(f"{time.monotonic() - start:5.1f} s  {step}")
 
         yield print_step, lambda trial, best: print_step(_outcome(trial, best))
         return
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("{task.fields[outcome]}"),
-    )
-    with Progress(*columns, console=console, transient=True) as bar:
+    with _bar(console, TextColumn("{task.fields[outcome]}", markup=False)) as bar:
         task = bar.add_task(steps[0], total=trials, outcome="")
         yield (
             lambda step: bar.update(task, description=step),
@@ -205,7 +220,7 @@ def _outcome(trial: Trial, best: Trial | None) -> str:
 
 def tuned(result: TunedModel) -> None:
     """Print a finished search: how it ended, its best trials, and the model trained with the best parameters."""
-    console = Console(highlight=False)
+    console = _stdout()
     failed = sum(trial.value is None for trial in result.trials)
     console.print(f"\nThe search {ENDINGS[result.ended]}: {len(result.trials)} trials, {failed} of which failed.")
     console.print(best_trials(result.trials))
@@ -246,7 +261,7 @@ def tuned_as_json(result: TunedModel) -> dict[str, Any]:
 
 def promoted(result: Promotion) -> None:
     """Print a verdict: what both models measured on the same rows, the reasons, and what became of it."""
-    console = Console(highlight=False)
+    console = _stdout()
     table = Table(title=f"On {result.rows:,} test rows", title_justify="left")
     table.add_column("")
     names = {"challenger": result.challenger, "champion": result.champion}
@@ -288,17 +303,17 @@ def promotion_as_json(result: Promotion) -> dict[str, Any]:
 
 def serving(version: Version, url: str) -> None:
     """Print which version answers where, and how to ask it."""
-    console = Console(highlight=False, soft_wrap=True)
+    console = _stdout(soft_wrap=True)
     console.print(f"Version {version.number} of {version.name} answers at {url} (Ctrl-C stops)")
-    console.print("Next: [bold]penguins query[/bold] in another terminal, or\n")
+    console.print(Text.assemble("Next: ", ("penguins query", "bold"), " in another terminal, or\n"))
     body = json.dumps({"dataframe_records": [LAB_REQUEST]})
-    console.print(f"curl {url}/invocations -H 'Content-Type: application/json' -d '{body}'", markup=False)
+    console.print(f"curl {url}/invocations -H 'Content-Type: application/json' -d '{body}'")
 
 
 def serving_as_json(version: Version, url: str) -> None:
     """What `penguins serve --json` prints."""
     answer = {"model": version.name, "version": version.number, "uri": version.uri, "url": url}
-    Console(highlight=False, soft_wrap=True).print(json.dumps(answer), markup=False)
+    _stdout(soft_wrap=True).print(json.dumps(answer))
 
 
 def deployed(result: Deployed) -> None:
@@ -310,9 +325,9 @@ def deployed(result: Deployed) -> None:
         already = "" if result.changed else " already, and answers as it should"
         served = f"{result.endpoint} serves version {version.number} of {version.name}"
         said = f"{served} with {result.traffic} % of the traffic{already}."
-    Console(highlight=False, soft_wrap=True).print(said)
+    _stdout(soft_wrap=True).print(said)
     if result.became_champion:
-        Console(highlight=False).print(f"Version {version.number} is champion.")
+        _stdout().print(f"Version {version.number} is champion.")
 
 
 def deployed_as_json(result: Deployed) -> dict[str, Any]:
@@ -334,16 +349,16 @@ def answers(rows: pd.DataFrame, answered: pd.DataFrame) -> None:
     names = [name for name in answered.columns if name not in {"prediction", *probabilities}] or ["prediction"]
     table = Table()
     for name in (", ".join(map(str, rows.columns)), *map(str, names)):
-        table.add_column(escape(name), max_width=32)
+        table.add_column(name, max_width=32)
     for name in probabilities:
-        table.add_column(escape(name.removeprefix("probability_")), justify="right")
+        table.add_column(name.removeprefix("probability_"), justify="right")
     # As objects, because one row of several columns would make its whole numbers doubles.
     for asked, answer in zip(
         rows.head(ROWS_SHOWN).astype(object).to_numpy(), answered.to_dict("records"), strict=False
     ):
         values = [", ".join(map(str, asked)), *(str(answer[name]) for name in names)]
-        table.add_row(*map(escape, values), *(f"{answer[name]:.6f}" for name in probabilities))
-    console = Console(highlight=False)
+        table.add_row(*values, *(f"{answer[name]:.6f}" for name in probabilities))
+    console = _stdout()
     console.print(table)
     if len(rows) > ROWS_SHOWN:
         console.print(f"These are the first {ROWS_SHOWN} of {len(rows):,} rows; --json gives all of them.")
@@ -351,7 +366,7 @@ def answers(rows: pd.DataFrame, answered: pd.DataFrame) -> None:
 
 def scored(result: Scored) -> None:
     """Print a finished batch: rows, answers by class, what couldn't be scored and why, where it all is."""
-    console = Console(highlight=False)
+    console = _stdout()
     console.print(f"\n{result.rows:,} rows: {result.scored:,} scored, {result.unscored:,} with reasons why not.")
     _counted(console, result.reasons, result.classes)
     console.print(f"Version  {result.version.uri}\nWritten  {result.target}", soft_wrap=True)
@@ -374,7 +389,7 @@ def scored_as_json(result: Scored) -> dict[str, Any]:
 
 def monitored(result: Monitoring) -> None:
     """Print a finished monitoring run: columns, windows, quality, and each breach as a sentence."""
-    console = Console(highlight=False)
+    console = _stdout()
     findings = result.findings
     reference = findings.whole.drifts[0].reference.rows
     console.print(f"\n{findings.whole.rows:,} current rows compared with {reference:,} of the reference.")
@@ -384,7 +399,7 @@ def monitored(result: Monitoring) -> None:
     if findings.settings.windows is not None and findings.windows:
         console.print(windows(findings))
     for sentence in findings.breaches:
-        console.print(f"[red]✗[/red] {escape(sentence)}", soft_wrap=True)
+        console.print(Text.assemble(("✗", "red"), f" {sentence}"), soft_wrap=True)
     if not findings.breaches:
         console.print("No threshold is broken.")
     advice = "is" if findings.retrain else "is not"
@@ -407,7 +422,7 @@ def drifts(findings: Findings) -> Table:
         numbers = ["—" if value is None else f"{value:.3f}" for value in measured]
         colour = {"drift": "red", "watch": "yellow"}.get(verdict, "default")
         shares = (f"{share:.1%}" for share in found.shares().values())
-        table.add_row(found.column, *numbers, *shares, f"[{colour}]{verdict}[/{colour}]")
+        table.add_row(found.column, *numbers, *shares, Text(verdict, style=colour))
     return table
 
 

@@ -66,7 +66,8 @@ class Tracking:
         uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")
         if not uri:
             uri = "databricks" if "DATABRICKS_RUNTIME_VERSION" in os.environ else cls.local().tracking_uri
-        registry = os.environ.get("MLFLOW_REGISTRY_URI") or None
+        uri = _absolute(uri)
+        registry = _absolute(os.environ.get("MLFLOW_REGISTRY_URI") or "") or None
         if uri == "databricks" or uri.startswith("databricks://"):
             workspace = cls.databricks(uri.removeprefix("databricks").removeprefix("://") or None)
             return cls(uri, registry or workspace.registry_uri)
@@ -123,7 +124,8 @@ class Tracking:
     @property
     def folder(self) -> Path | None:
         """The folder of a local store; None for a server."""
-        return Path(self.tracking_uri.removeprefix(SQLITE)).parent if self.tracking_uri.startswith(SQLITE) else None
+        local = self.tracking_uri.startswith(SQLITE)
+        return Path(self.tracking_uri.removeprefix(SQLITE)).resolve().parent if local else None
 
 
 @contextmanager
@@ -141,6 +143,11 @@ def impatient() -> Iterator[None]:
             os.environ[name] = before
 
 
+def _absolute(uri: str) -> str:
+    """The URI, which means the same file in whatever folder a process runs."""
+    return f"{SQLITE}{Path(uri.removeprefix(SQLITE)).resolve()}" if uri.startswith(SQLITE) else uri
+
+
 def _require_answer(uri: str, patience: float) -> None:
     import requests
 
@@ -150,7 +157,7 @@ def _require_answer(uri: str, patience: float) -> None:
         requests.get(f"{uri.rstrip('/')}/health", timeout=patience, verify=not insecure)
     except requests.RequestException as error:
         raise StoreError(
-            f"The MLflow server {without_secrets(uri)} doesn't answer ({type(error).__name__}): "
+            f"The MLflow server {uri} doesn't answer ({type(error).__name__}): "
             "start it, or name another one (--tracking-uri, MLFLOW_TRACKING_URI)."
         ) from error
 

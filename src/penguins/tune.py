@@ -178,6 +178,8 @@ def tune_model(
                 seed=seed,
                 test_fraction=test_fraction,
                 spec=spec,
+                # Its run is active already; this is for `penguins log`, should the store be gone by then.
+                experiment=experiment,
                 register_as=register_as,
                 tags={**(tags or {}), **_search_tags(run.info.run_id, best, len(tried))},
                 source=source,

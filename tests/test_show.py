@@ -1,0 +1,62 @@
+"""What a person sees: a bar in a real terminal, without the chatter of libraries; brackets as they are."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import sys
+from collections.abc import Iterator
+from typing import TextIO
+
+import pandas as pd
+import pytest
+
+from penguins import show
+from penguins.search import Trial
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+    """The side of a terminal on which a person sees what the process writes to its stderr."""
+    person, process = os.openpty()
+    monkeypatch.setenv("TERM", "xterm")
+    with os.fdopen(process, "w") as stderr:
+        monkeypatch.setattr(sys, "__stderr__", stderr)
+        yield person
+    os.close(person)
+
+
+def chatter(stream: TextIO) -> None:
+    print("Successfully registered model", file=stream)
+
+
+def test_a_bar_shows_the_step_and_no_chatter(terminal: int) -> None:
+    with contextlib.redirect_stderr(io.StringIO()) as forgotten, show.progress(("Reading", "Fitting")) as report:
+        report("Fitting")
+        chatter(sys.stderr)
+    seen = os.read(terminal, 100_000).decode()
+    assert "Fitting" in seen
+    assert "Successfully" not in seen
+    assert "Successfully" in forgotten.getvalue()
+
+
+def test_with_verbose_the_chatter_stands_above_the_bar(terminal: int) -> None:
+    assert sys.__stderr__ is not None
+    with contextlib.redirect_stderr(sys.__stderr__), show.progress(("Reading", "Fitting")):
+        chatter(sys.stderr)
+    assert "Successfully registered model" in os.read(terminal, 100_000).decode()
+
+
+def test_a_trials_failure_is_shown_as_it_is(terminal: int) -> None:
+    with show.search_progress(("Searching",), 2) as (_, on_trial):
+        on_trial(Trial(0, {}, {}, None, 0.0, 0.1, "a [/strange] word"), None)
+    assert "a [/strange] word" in os.read(terminal, 100_000).decode()
+
+
+def test_brackets_in_results_are_no_markup(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = pd.DataFrame([{"[bold]": "[/x]"}])
+    show.answers(rows, pd.DataFrame([{"species": "[red]Gentoo", "probability_[1]": 1.0}]))
+    shown = capsys.readouterr().out
+    for text in ("[bold]", "[/x]", "[red]Gentoo", "[1]"):
+        assert text in shown
