@@ -27,7 +27,8 @@ INTRODUCTION = """# Benchmarks
 How long `penguins` takes beside the lab's own procedure ([benchmarks/lab.py](../benchmarks/lab.py)). `make bench`
 measures it all again and rewrites this page; the figures in full are in [results.json](benchmarks/results.json).
 Ratios carry over to other machines, seconds don't. Both sides of a row were measured in one run; the rows were
-measured at different times where `--only` was given.
+measured at different times where `--only` was given. A target is the ratio that we want to keep; *no* means that this
+run missed it.
 """
 
 EXPLANATION = """## What is measured

@@ -61,7 +61,7 @@ deployed = deploy(
 # MAGIC %md
 # MAGIC ## Ask
 # MAGIC
-# MAGIC The bird that the lab asks about, from Biscoe, with a short, deep beak and a weight of four and a half kilos.
+# MAGIC The bird that the lab asks about, from Biscoe, with a long, shallow beak and a weight of four and a half kilos.
 
 # COMMAND ----------
 

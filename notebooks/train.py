@@ -2,8 +2,9 @@
 # MAGIC %md
 # MAGIC # Train: from a CSV file to a registered model
 # MAGIC
-# MAGIC The birds of the Palmer Archipelago were measured by hand: two lengths of the beak, the length of the flipper,
-# MAGIC the weight. Can a model tell the species from that? This notebook trains one and keeps a record of how.
+# MAGIC The birds of the Palmer Archipelago were measured by hand: the length and the depth of the beak, the length of
+# MAGIC the flipper, the weight. Can a model tell the species from that? This notebook trains one and keeps a record of
+# MAGIC how.
 # MAGIC
 # MAGIC Each step is one call of the package `penguins`, the same that `penguins train` makes on a laptop.
 

@@ -58,9 +58,9 @@ def fit_features(training: DataFrame, spec: Spec = PENGUINS) -> PipelineModel:
 
     indexers, numeric, scaler, features = _feature_stages(spec)
     names = [column.name for column in spec.numeric]
-    [extremes] = training.agg(*(F.min(name) for name in names), *(F.max(name) for name in names)).collect()
-    smallest, largest = extremes[: len(names)], extremes[len(names) :]
-    two_rows = training.sparkSession.createDataFrame([smallest, largest], names)
+    sides = [F.struct(*(of(name).alias(name) for name in names)) for of in (F.min, F.max)]
+    # Not `createDataFrame`, for which Spark would start a Python process.
+    two_rows = training.agg(F.array(*sides).alias("sides")).select(F.inline("sides"))
     fitted: list[Transformer] = [indexer.fit(training) for indexer in indexers]
     return PipelineModel([*fitted, numeric, scaler.fit(numeric.transform(two_rows)), features])
 
