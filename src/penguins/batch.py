@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from penguins import batch_endpoint, online_endpoint, serving_copy, submit
 from penguins.acceptance import accepted_against
 from penguins.config import DEFAULT_BATCH_ENDPOINT, BatchServing, Report, silent
-from penguins.errors import DataError
+from penguins.errors import DataError, ServerError
 from penguins.registry import Version
 
 if TYPE_CHECKING:
@@ -47,14 +50,45 @@ def score(client: MLClient, name: str, data: str, output: Path) -> str:
     """Have the endpoint score `data`, wait, and put its answers into the file `output`; the job's name.
 
     The log of the job is printed. The answers are as Azure's own scoring script writes them. Raises DataError when
-    there is something at `output`, or nothing at `data`; ServerError and StoppedError as `submit.follow` does.
+    there is something at `output`, it can't be written, or there is nothing at `data`; ServerError and StoppedError as
+    `submit.follow` does. When the answers can't be fetched or written, the error says where in Azure they are.
     """
+    with _beside(output) as whole:
+        job, place = batch_endpoint.invoke(client, name, data)
+        submit.follow(client, job)
+        there = f"Look for the answers in the workspace's storage: {place}"
+        try:
+            batch_endpoint.fetch(client, place, whole)
+            _require_free(output)
+            whole.rename(output)
+        except OSError as error:
+            raise DataError(f"{output} can't be written: {error.strerror or error}. {there}") from error
+        except (DataError, ServerError) as error:
+            raise type(error)(f"{error} {there}") from error
+    return job
+
+
+@contextmanager
+def _beside(output: Path) -> Iterator[Path]:
+    """A place for a file in the folder of `output`, which is made; what is there after the block is removed.
+
+    Made before a job, because a job costs money. Raises DataError when there is something at `output`, or can't be.
+    """
+    _require_free(output)
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        folder = tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.", ignore_cleanup_errors=True)
+    except OSError as error:
+        raise DataError(
+            f"{output} can't be written ({output.parent}: {error.strerror or error}): give another --output."
+        ) from error
+    with folder:
+        yield Path(folder.name, output.name)
+
+
+def _require_free(output: Path) -> None:
     if output.exists():
         raise DataError(f"{output} exists already: give a path that doesn't, or remove it first.")
-    job, place = batch_endpoint.invoke(client, name, data)
-    submit.follow(client, job)
-    batch_endpoint.fetch(client, place, output)
-    return job
 
 
 def undeploy(name: str = DEFAULT_BATCH_ENDPOINT, *, client: MLClient, timeout: float = BatchServing.timeout) -> bool:

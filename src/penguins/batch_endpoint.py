@@ -70,7 +70,8 @@ def start(client: MLClient, name: str, deployment: str, model: str, settings: Ba
 def invoke(client: MLClient, name: str, data: str) -> tuple[str, str]:
     """Have the endpoint score a file or a folder, which is uploaded, or data in Azure; the job, and where it writes.
 
-    Where it writes is a path in the workspace's own storage. Raises DataError when there is no such file, ServerError.
+    Where it writes is an address in the workspace's own storage. Raises DataError when there is no such file,
+    ServerError.
     """
     from azure.ai.ml import Input, Output
 
@@ -78,22 +79,23 @@ def invoke(client: MLClient, name: str, data: str) -> tuple[str, str]:
     if not local and ":" not in data:
         raise DataError(f"There is no {data} here: give a file, a folder, or data in Azure such as azureml:birds:1.")
     kind = "uri_folder" if (Path(data).is_dir() if local else not Path(data).suffix) else "uri_file"
-    place = f"penguins-batch/{uuid.uuid4().hex}/{RESULT}"
     with arm.told(name):
         store = client.datastores.get_default().name
-        target = Output(type="uri_file", path=f"azureml://datastores/{store}/paths/{place}")
+        place = f"azureml://datastores/{store}/paths/penguins-batch/{uuid.uuid4().hex}/{RESULT}"
+        target = Output(type="uri_file", path=place)
         given = Input(type=kind, path=str(Path(data).resolve()) if local else data)
         job = client.batch_endpoints.invoke(endpoint_name=name, inputs={"data": given}, outputs={"score": target})
     return str(job.name), place
 
 
 def fetch(client: MLClient, place: str, output: Path) -> None:
-    """Download what a job has written to `place`. Raises ServerError."""
+    """Download what a job has written to `place`. Raises ServerError, OSError when `output` can't be written."""
     from azure.storage.blob import BlobClient
 
-    with arm.told(place):
+    path = place.partition("/paths/")[2]
+    with arm.told("The answers"):
         store: Any = client.datastores.get_default(include_secrets=True)
-        with BlobClient(_account(store), str(store.container_name), place, credential=_secret(client, store)) as blob:
+        with BlobClient(_account(store), str(store.container_name), path, credential=_secret(client, store)) as blob:
             output.write_bytes(blob.download_blob().readall())
 
 

@@ -17,6 +17,7 @@ from penguins.registry import Version
 if TYPE_CHECKING:
     import pandas as pd
     from azure.ai.ml import MLClient
+    from azure.ai.ml.entities import OnlineDeployment, OnlineEndpoint
 
 STEPS = (
     "Computing the answers to expect",
@@ -46,8 +47,13 @@ class Before:
     exists: bool
     traffic: Traffic
     """Of the deployments that have any."""
-    deployments: dict[str, str]
-    """The state of each, by its name."""
+    deployments: dict[str, OnlineDeployment]
+    """Each as it was, by its name."""
+
+    def running(self, deployment: str) -> OnlineDeployment | None:
+        """The deployment of this name, if it ran."""
+        found = self.deployments.get(deployment)
+        return found if found is not None and online_endpoint.state(found) == "succeeded" else None
 
 
 def deploy(
@@ -67,15 +73,17 @@ def deploy(
     is removed after that. With a share below 100 percent the largest of the others gets the rest and the champion
     stays. On a wrong answer, a failure, a timeout or Ctrl-C the traffic goes back, the new deployment (or the new
     endpoint) is deleted, and the alias stays; the error ends with the last lines of the deployment's log. The same call
-    again changes nothing.
+    again changes nothing; with other settings it changes the version's deployment in place, and a failure puts the
+    former ones back.
 
-    Raises ModelError for a version that can't be served, ServerError when the endpoint didn't get there.
+    Raises ModelError for a version that can't be served, ParameterError for settings that the endpoint can't get any
+    more, ServerError when the endpoint didn't get there.
     """
     settings = settings or AzureServing()
     reading = accepted_against(version)
     report(STEPS[0])
     known = flavor.known_answers(version.uri)
-    before = _settled(client, name)
+    before = _settled(client, name, settings)
     mine = online_endpoint.deployment_name(version)
     after = _shares(before.traffic, mine, settings, name)
     with _put_back_on_failure(client, name, before, mine, settings, report):
@@ -94,18 +102,30 @@ def undeploy(name: str = DEFAULT_ENDPOINT, *, client: MLClient, timeout: float =
     return online_endpoint.delete(client, name, timeout)
 
 
-def _settled(client: MLClient, name: str) -> Before:
-    """What the endpoint is, once it is sure that nobody is changing it."""
+def _settled(client: MLClient, name: str, settings: AzureServing) -> Before:
+    """What the endpoint is, once it is sure that nobody is changing it, and that it can be what is asked for."""
     endpoint = online_endpoint.read(client, name)
     if endpoint is None:
         return Before(False, {}, {})
     deployments = online_endpoint.deployments(client, name)
-    states = {name: online_endpoint.state(endpoint), **deployments}
-    if changing := [one for one, state in states.items() if state not in SETTLED]:
+    if changing := [
+        str(one.name) for one in (endpoint, *deployments.values()) if online_endpoint.state(one) not in SETTLED
+    ]:
         raise ServerError(
             f"{name} is being changed at the moment ({', '.join(changing)}): wait until it is done, then deploy again."
         )
+    _require_made_so(endpoint, name, settings)
     return Before(True, {one: share for one, share in endpoint.traffic.items() if share}, deployments)
+
+
+def _require_made_so(endpoint: OnlineEndpoint, name: str, settings: AzureServing) -> None:
+    compute = (settings.compute or "").rpartition("/")[2]
+    asked = {"--auth": settings.auth, "--kind": settings.kind, "--compute": compute}
+    made = online_endpoint.made_with(endpoint)
+    if others := [f"{option} {value}" for option, value in made.items() if value.lower() != asked[option].lower()]:
+        raise ParameterError(
+            f"{name} was made with {' '.join(others)}, which can't be changed: give that, or undeploy it first."
+        )
 
 
 def _shares(former: Traffic, mine: str, settings: AzureServing, name: str) -> Traffic:
@@ -128,19 +148,20 @@ def _roll_out(
     settings: AzureServing,
     report: Report,
 ) -> bool:
-    """Bring the endpoint to the traffic it is to have; False where it has it."""
+    """Bring the endpoint to the settings and the traffic that it is to have; False where it has them."""
     mine = online_endpoint.deployment_name(version)
-    runs = before.deployments.get(mine) == "succeeded"
-    if runs and before.traffic == after:
+    former = before.running(mine)
+    fits = former is not None and online_endpoint.fits(former, settings)
+    if fits and before.traffic == after:
         return False
-    if not runs:
+    if not fits:
         report(STEPS[1])
         model = serving_copy.register(client, version)
         report(STEPS[2])
         if not before.exists:
             online_endpoint.create(client, name, settings)
         report(STEPS[3])
-        _start(client, name, version, model, settings)
+        _start(client, name, version, model, settings, former)
     report(STEPS[4])
     answers = online_endpoint.ask(client, name, known[0], mine)
     require_right(f"{name} ({mine})", answers, known[1])
@@ -149,14 +170,21 @@ def _roll_out(
     return True
 
 
-def _start(client: MLClient, name: str, version: Version, model: str, settings: AzureServing) -> None:
+def _start(
+    client: MLClient,
+    name: str,
+    version: Version,
+    model: str,
+    settings: AzureServing,
+    former: OnlineDeployment | None,
+) -> None:
     mine = online_endpoint.deployment_name(version)
     if not settings.own_script:
-        online_endpoint.start(client, name, mine, model, settings)
+        online_endpoint.start(client, name, mine, model, settings, former=former)
         return
     with serving_copy.script_folder() as code, serving_copy.image(version) as image:
         script = (str(code), serving_copy.SCRIPT, image)
-        online_endpoint.start(client, name, mine, model, settings, script=script)
+        online_endpoint.start(client, name, mine, model, settings, script=script, former=former)
 
 
 def _remove_idle(client: MLClient, name: str, before: Before, after: Traffic, settings: AzureServing) -> None:
@@ -197,8 +225,17 @@ def _put_back(client: MLClient, name: str, before: Before, mine: str, timeout: f
             made = online_endpoint.delete(client, name, timeout)
             return f"The new endpoint {name} is deleted again." if made else "No endpoint was made."
         online_endpoint.set_traffic(client, name, before.traffic, timeout)
-        if mine not in before.deployments and mine in online_endpoint.deployments(client, name):
+        now, former = online_endpoint.deployments(client, name).get(mine), before.running(mine)
+        if now is not None and mine not in before.deployments:
             online_endpoint.remove(client, name, mine, timeout)
+        if now is not None and former is not None and _differs(now, former):
+            online_endpoint.send(client, former, timeout)
+            return f"{name} has its former traffic and settings again."
     except ServerError as error:
         return f"It could not be put back ({error}), so look at {name} in the studio."
     return f"{name} has its former traffic again."
+
+
+def _differs(now: OnlineDeployment, former: OnlineDeployment) -> bool:
+    """Whether a change of a deployment that ran has begun; one that Azure refused leaves nothing to put back."""
+    return online_endpoint.state(now) != "succeeded" or online_endpoint.says(now) != online_endpoint.says(former)

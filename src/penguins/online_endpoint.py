@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import re
 from typing import TYPE_CHECKING, Any
@@ -70,16 +71,38 @@ def state(one: OnlineEndpoint | OnlineDeployment) -> str:
     return arm.word(one.provisioning_state).lower()
 
 
-def deployments(client: MLClient, name: str) -> dict[str, str]:
-    """The state of each deployment of an endpoint by its name."""
+def made_with(endpoint: OnlineEndpoint) -> dict[str, str]:
+    """The options of `penguins deploy` that an endpoint was made with, and that Azure changes no more."""
+    from azure.ai.ml.entities import KubernetesOnlineEndpoint
+
+    # The client gives its own word where it knows Azure's, and Azure's otherwise: aad_token, AADToken, aadToken.
+    auth = arm.word(endpoint.auth_mode).lower().replace("_", "").replace("token", "_token")
+    if isinstance(endpoint, KubernetesOnlineEndpoint):
+        return {"--auth": auth, "--kind": "kubernetes", "--compute": str(endpoint.compute).rpartition("/")[2]}
+    return {"--auth": auth, "--kind": "managed"}
+
+
+def deployments(client: MLClient, name: str) -> dict[str, OnlineDeployment]:
+    """The deployments of an endpoint by their names. Raises ServerError."""
     with arm.told(name):
-        return {str(one.name): state(one) for one in client.online_deployments.list(name)}
+        return {str(one.name): one for one in client.online_deployments.list(name)}
 
 
 def made_here(client: MLClient, name: str) -> set[str]:
     """The deployments of an endpoint that this package has made, by its tag. Raises ServerError."""
-    with arm.told(name):
-        return {str(one.name) for one in client.online_deployments.list(name) if arm.is_ours(one.tags)}
+    return {deployment for deployment, one in deployments(client, name).items() if arm.is_ours(one.tags)}
+
+
+def says(one: OnlineDeployment) -> tuple[object, ...]:
+    """What a deployment says of the things we set; Azure tells more back, and sizes in any case."""
+    size = str(one.instance_type or "").lower()
+    return size, one.instance_count, bool(one.app_insights_enabled), one.code_configuration is not None
+
+
+def fits(one: OnlineDeployment, settings: AzureServing) -> bool:
+    """Whether a deployment runs as the settings ask; where they leave its size to Azure, any does."""
+    size = str(settings.instance_type or one.instance_type or "").lower()
+    return says(one) == (size, settings.instances, settings.app_insights, settings.own_script)
 
 
 def start(
@@ -90,16 +113,25 @@ def start(
     settings: AzureServing,
     *,
     script: tuple[str, str, Environment] | None = None,
+    former: OnlineDeployment | None = None,
 ) -> None:
     """Start a registered model, by its asset's id, as a deployment without traffic, and wait until it is healthy.
 
     `script` is a folder, the scoring script in it and the image to run it in; without it Azure's own script serves
-    the model's `python_function`. Raises ServerError, with Azure's reason, when it doesn't get there.
+    the model's `python_function`. A `former` deployment of the name is changed in place, and keeps its traffic, and
+    what only the studio sets. Raises ServerError, with Azure's reason, when it doesn't get there.
     """
     with arm.told(deployment):
         asked = _deployment(name, deployment, model, settings, script)
-        poller = client.online_deployments.begin_create_or_update(asked)
-    arm.finish(poller, deployment, settings.timeout)
+    send(client, asked if former is None else _changed(former, asked), settings.timeout)
+
+
+def send(client: MLClient, deployment: OnlineDeployment, timeout: float) -> None:
+    """Have a deployment be as it is given, and wait until it is healthy. Raises ServerError."""
+    what = str(deployment.name)
+    with arm.told(what):
+        poller = client.online_deployments.begin_create_or_update(_sendable(client, deployment))
+    arm.finish(poller, what, timeout)
 
 
 def _deployment(
@@ -120,6 +152,25 @@ def _deployment(
         app_insights_enabled=settings.app_insights,
         tags=dict(arm.MADE_BY),
     )
+
+
+def _changed(former: OnlineDeployment, asked: OnlineDeployment) -> OnlineDeployment:
+    """The former deployment with what we set as it is asked for."""
+    changed = copy.copy(former)
+    for name in ("model", "code_configuration", "environment", "instance_count", "app_insights_enabled"):
+        setattr(changed, name, getattr(asked, name))
+    changed.instance_type = asked.instance_type or former.instance_type
+    return changed
+
+
+def _sendable(client: MLClient, deployment: OnlineDeployment) -> OnlineDeployment:
+    """A copy that the client can send: it changes what it sends, and can't send a data collector as it has read it."""
+    sent = copy.deepcopy(deployment)
+    for collection in sent.data_collector.collections.values() if sent.data_collector else ():
+        # Read as an id, and then asked for its name, its version and its path.
+        if found := re.search(r"/data/([^/]+)/versions/([^/]+)$", str(collection.data)):
+            collection.data = client.data.get(found[1], version=found[2])
+    return sent
 
 
 def set_traffic(client: MLClient, name: str, traffic: dict[str, int], timeout: float) -> None:

@@ -121,8 +121,9 @@ def cancel(client: MLClient, name: str) -> None:
 def run_here(training: Training, store: Tracking) -> str:
     """Run what the job would run as a process here, with a job's variables, and return its run's id.
 
-    As in a job, the run is there before the command starts, and MLFLOW_RUN_ID names it. Its output goes to stderr.
-    Raises DataError when there is no such file, ModelError when the command fails.
+    As in a job, the run is there before the command starts, and MLFLOW_RUN_ID names it; it has ended when this returns
+    or raises. The command's output goes to stderr. Raises DataError when there is no such file, ModelError when the
+    command fails.
     """
     if not Path(training.data).exists():
         raise DataError(f"There is no {training.data} here: a run on this machine needs a file or a folder.")
@@ -131,14 +132,21 @@ def run_here(training: Training, store: Tracking) -> str:
     run = client.create_run(experiment_id(training.experiment), tags={**arm.MADE_BY, **training.tags})
     run_id = str(run.info.run_id)
     values = {"data": str(Path(training.data).resolve()), **training.inputs()}
-    with _code() as code:
-        ended = subprocess.run(
-            _here(COMMAND, values), cwd=code, env={**os.environ, **_as_in_a_job(store, run_id)}, stdout=sys.__stderr__
-        )
-    if ended.returncode != 0:
-        # A command that failed early has not met its run.
+    variables = {**os.environ, **_as_in_a_job(store, run_id)}
+    status = "FAILED"
+    try:
+        with _code() as code:
+            ended = subprocess.run(_here(COMMAND, values), cwd=code, env=variables, stdout=sys.__stderr__)
+        if ended.returncode == 0:
+            status = "FINISHED"
+    except KeyboardInterrupt:
+        status = "KILLED"
+        raise
+    finally:
+        # A command that failed early has not met its run, and in a workspace it leaves its run for the job to end.
         if client.get_run(run_id).info.status == "RUNNING":
-            client.set_terminated(run_id, "FAILED")
+            client.set_terminated(run_id, status)
+    if ended.returncode != 0:
         raise ModelError(f"The training ended with exit code {ended.returncode}: what it said stands above.")
     return run_id
 

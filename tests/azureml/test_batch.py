@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import mlflow
@@ -87,6 +88,58 @@ def test_a_file_is_scored_from_here_to_here(
     assert "2 rows scored" in shown
     for secret in (*SECRETS, TOKEN):
         assert secret not in result.output + shown + caplog.text
+
+
+def test_a_folder_for_the_answers_is_made_before_the_job(azure: Azure, tmp_path: Path) -> None:
+    deploy("--compute", "rookery")
+    (tmp_path / "birds.csv").write_text(BIRDS)
+    output = tmp_path / "year" / "2026" / "scored.csv"
+    result = score(str(tmp_path / "birds.csv"), output)
+    assert result.exit_code == 0, result.output
+    assert output.read_text() == "0,Gentoo\n1,Adelie\n"
+    assert [path.name for path in output.parent.iterdir()] == ["scored.csv"]
+    azure.asked.clear()
+    within = tmp_path / "birds.csv" / "scored.csv"
+    result = score(str(tmp_path / "birds.csv"), within)
+    assert (result.exit_code, result.stderr) == (
+        1, f"Error: {within} can't be written ({within.parent}: File exists): give another --output.\n",
+    )  # fmt: skip
+    assert not [line for line in azure.asked if line.startswith("POST /batch/")]
+
+
+class _Jobs(dict[str, list[str]]):
+    """The logs of jobs; something happens while a job runs."""
+
+    def __init__(self, happens: Callable[[], object]) -> None:
+        super().__init__()
+        self.happens = happens
+
+    def __setitem__(self, job: str, log: list[str]) -> None:
+        super().__setitem__(job, log)
+        self.happens()
+
+
+def test_answers_that_get_no_place_are_not_lost(azure: Azure, tmp_path: Path) -> None:
+    deploy("--compute", "rookery")
+    (tmp_path / "birds.csv").write_text(BIRDS)
+    output = tmp_path / "year" / "scored.csv"
+    no_secrets = refused(403, "AuthorizationFailed", "You may not read the storage.")
+    while_it_runs: list[tuple[Callable[[], object], str]] = [
+        (lambda: shutil.rmtree(output.parent), f"{output} can't be written: No such file or directory."),
+        (lambda: output.write_text("mine"), f"{output} exists already: give a path that doesn't, or remove it first."),
+        (lambda: azure.fail("POST .*/listSecrets", no_secrets), "The answers: You may not read the storage; ask for"),
+    ]
+    for happens, said in while_it_runs:
+        output.unlink(missing_ok=True)
+        azure.logs = _Jobs(happens)
+        result = score(str(tmp_path / "birds.csv"), output)
+        assert result.exit_code == 1
+        last = result.stderr.splitlines()[-1]
+        sentence, _, place = last.partition(" Look for the answers in the workspace's storage: ")
+        assert sentence.startswith(f"Error: {said}")
+        kept = place.removeprefix("azureml://datastores/workspaceblobstore/paths/")
+        assert azure.blobs[kept] == b"0,Gentoo\n1,Adelie\n"
+        assert [path.read_text() for path in tmp_path.glob("year/*")] == (["mine"] if "exists" in said else [])
 
 
 def test_a_folder_is_scored_whole(azure: Azure, tmp_path: Path) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -105,7 +107,10 @@ def test_what_is_registered_for_it_needs_no_java(azure: Azure, client: MLClient)
     deploy(FAIR, client=client)
     copy = azure.things["models/penguin_predictor-serving/versions/1"]
     assert copy["properties"]["modelType"] == "mlflow_model"
-    assert copy["tags" if "tags" in copy else "properties"]
+    tags = copy["properties"]["tags"]
+    assert sorted(tags) == ["copied_from", "digest", "made_by"]
+    assert (tags["made_by"], tags["copied_from"]) == ("penguins", "models:/penguin_predictor/1")
+    assert re.fullmatch("[0-9a-f]{16}", tags["digest"])
     files = {name.partition("/model/")[2]: content for name, content in azure.blobs.items()}
     assert "model.onnx" in files
     assert not [name for name in files if "sparkml" in name]
@@ -124,6 +129,128 @@ def test_the_same_call_again_changes_nothing(azure: Azure, client: MLClient) -> 
     deploy(FAIR, client=client)
     done = azure.changes()
     assert deploy(FAIR, client=client) == Deployed(FAIR, NAME, 100, changed=False, became_champion=False)
+    assert azure.changes() == done
+
+
+def of_deployment(azure: Azure, name: str = ONE) -> tuple[object, ...]:
+    """What a deployment runs on, and whether it has our own script."""
+    deployment = azure.things[f"onlineEndpoints/{NAME}/deployments/{name}"]
+    properties = deployment["properties"]
+    has_script = "codeConfiguration" in properties, "environmentId" in properties
+    return deployment["sku"]["capacity"], properties["instanceType"], properties["appInsightsEnabled"], *has_script
+
+
+@pytest.mark.parametrize(
+    ("settings", "deployed"),
+    [
+        (AzureServing(instances=2), (2, "Standard_DS3_v2", True, False, False)),
+        (AzureServing(instance_type="Standard_F4s_v2"), (1, "Standard_F4s_v2", True, False, False)),
+        (AzureServing(app_insights=False), (1, "Standard_DS3_v2", False, False, False)),
+        (AzureServing(own_script=True), (1, "Standard_DS3_v2", True, True, True)),
+    ],
+    ids=["instances", "instance_type", "app_insights", "own_script"],
+)
+def test_other_settings_change_the_deployment_in_place(
+    azure: Azure, client: MLClient, settings: AzureServing, deployed: tuple[object, ...]
+) -> None:
+    deploy(FAIR, client=client)
+    # Azure tells sizes back in letters of its own.
+    properties = azure.things[f"onlineEndpoints/{NAME}/deployments/{ONE}"]["properties"]
+    properties["instanceType"] = "STANDARD_DS3_V2"
+    assert not deploy(FAIR, client=client).changed
+    azure.asked.clear()
+    azure.invoked.clear()
+    changed = Deployed(FAIR, NAME, 100, changed=True, became_champion=False)
+    assert deploy(FAIR, client=client, settings=settings) == changed
+    assert of_deployment(azure) == deployed
+    assert [line for line in azure.changes() if "onlineEndpoints" in line] == [
+        f"PUT /onlineEndpoints/{NAME}/deployments/{ONE}",
+        f"PUT /onlineEndpoints/{NAME}",
+    ]
+    assert azure.invoked == [ONE, None]
+    assert azure.traffic(NAME) == {ONE: 100}
+    done = azure.changes()
+    assert not deploy(FAIR, client=client, settings=settings).changed
+    assert azure.changes() == done
+    assert deploy(FAIR, client=client).changed
+    assert of_deployment(azure) == (1, "Standard_DS3_v2", True, False, False)
+
+
+def test_what_was_set_in_the_studio_stays_when_the_settings_change(azure: Azure, client: MLClient) -> None:
+    deploy(FAIR, client=client)
+    asked = f"{HOME}/data/asked/versions/1"
+    place = "azureml://datastores/workspaceblobstore/paths/asked"
+    known = {"dataType": "uri_folder", "dataUri": place, "isAnonymous": False}
+    azure.things["data/asked/versions/1"] = {"properties": known}
+    collected = {"model_inputs": {"dataCollectionMode": "Enabled", "dataId": asked, "samplingRate": 1.0}}
+    properties = azure.things[f"onlineEndpoints/{NAME}/deployments/{ONE}"]["properties"]
+    properties["dataCollector"] = {"collections": collected, "rollingRate": "Hour"}
+    deploy(FAIR, client=client, settings=AzureServing(instances=2))
+    now = azure.things[f"onlineEndpoints/{NAME}/deployments/{ONE}"]
+    assert now["sku"]["capacity"] == 2
+    assert now["properties"]["dataCollector"]["collections"]["model_inputs"]["dataId"] == asked
+    assert azure.things["data/asked/versions/1"]["properties"]["dataUri"].endswith("/paths/asked")
+
+
+def test_settings_that_fail_are_put_back(azure: Azure, client: MLClient) -> None:
+    deploy(FAIR, client=client, settings=AzureServing(own_script=True))
+    former = azure.things[f"onlineEndpoints/{NAME}/deployments/{ONE}"]
+    azure.failing[f"deployment {ONE}"] = {"code": "OutOfCapacity", "message": "There is no room."}
+
+    def then_go_on(step: str) -> None:
+        if step == "Giving the traffic back":
+            azure.failing.clear()
+
+    with pytest.raises(ServerError) as caught:
+        deploy(FAIR, client=client, settings=AzureServing(instances=9), report=then_go_on)
+    sentence, *_ = str(caught.value).splitlines()
+    assert sentence == (
+        f"{ONE}: There is no room; look at it in the studio. {NAME} has its former traffic and settings again. The "
+        "champion is the one it was."
+    )
+    assert of_deployment(azure) == (1, "Standard_DS3_v2", True, True, True)
+    now = azure.things[f"onlineEndpoints/{NAME}/deployments/{ONE}"]["properties"]
+    assert now == former["properties"]
+    assert azure.traffic(NAME) == {ONE: 100}
+
+
+def test_settings_that_answer_wrong_are_put_back(azure: Azure, client: MLClient) -> None:
+    deploy(FAIR, client=client)
+    azure.scorers["1"] = azure.scorers["3"]
+    with pytest.raises(ServerError, match=rf"answers wrong.* {NAME} has its former traffic and settings again\."):
+        deploy(FAIR, client=client, settings=AzureServing(instances=2))
+    assert of_deployment(azure) == (1, "Standard_DS3_v2", True, False, False)
+
+
+def test_settings_that_are_refused_leave_nothing_to_put_back(azure: Azure, client: MLClient) -> None:
+    deploy(FAIR, client=client)
+    azure.fail(f"PUT .*/deployments/{ONE}", refused(403, "AuthorizationFailed", "You may not."))
+    with pytest.raises(ServerError, match=rf"You may not; .* {NAME} has its former traffic again\. The champion"):
+        deploy(FAIR, client=client, settings=AzureServing(instances=2))
+    assert of_deployment(azure) == (1, "Standard_DS3_v2", True, False, False)
+
+
+@pytest.mark.parametrize(
+    ("settings", "made_with"),
+    [
+        (AzureServing(), "--auth aad_token"),
+        (AzureServing(kind="kubernetes", compute="colony"), "--auth aad_token --kind managed"),
+    ],
+    ids=["auth", "kind"],
+)
+@pytest.mark.parametrize("word", ["AADToken", "aadToken"])
+def test_what_an_endpoint_keeps_for_good(
+    azure: Azure, client: MLClient, settings: AzureServing, made_with: str, word: str
+) -> None:
+    deploy(FAIR, client=client, settings=AzureServing(auth="aad_token"))
+    azure.things[f"onlineEndpoints/{NAME}"]["properties"]["authMode"] = word
+    done = azure.changes()
+    with pytest.raises(ParameterError) as caught:
+        deploy(FAIR, client=client, settings=settings)
+    assert str(caught.value) == (
+        f"{NAME} was made with {made_with}, which can't be changed: give that, or undeploy it first."
+    )
+    assert not deploy(FAIR, client=client, settings=AzureServing(auth="aad_token")).changed
     assert azure.changes() == done
 
 
@@ -344,6 +471,20 @@ def test_production_runs_on_a_kubernetes_cluster(azure: Azure, client: MLClient)
     assert running_deployment["properties"]["instanceType"] == "small"
     assert running_deployment["sku"]["capacity"] == 2
     assert online_endpoint.ask(client, NAME, LAB_BIRD)["species"].tolist() == ["Gentoo"]
+    done = azure.changes()
+    # Where no instance type is asked for, it is Azure's matter.
+    left = replace(settings, instance_type=None)
+    assert not deploy(FAIR, client=client, settings=left).changed
+    with pytest.raises(
+        ParameterError, match=rf"^{NAME} was made with --kind kubernetes --compute colony, which can't be changed: "
+    ):
+        deploy(FAIR, client=client, settings=AzureServing(auth="aad_token"))
+    with pytest.raises(ParameterError, match=rf"^{NAME} was made with --compute colony, which can't be changed: "):
+        deploy(FAIR, client=client, settings=replace(settings, compute="rookery"))
+    assert azure.changes() == done
+    assert deploy(FAIR, client=client, settings=replace(left, instances=3)).changed
+    now = azure.things[f"onlineEndpoints/{NAME}/deployments/{ONE}"]
+    assert (now["sku"]["capacity"], now["properties"]["instanceType"]) == (3, "small")
 
 
 def test_settings_that_do_not_fit() -> None:

@@ -25,6 +25,7 @@ from penguins.errors import DataError, ModelError, ParameterError, ServerError, 
 from penguins.submit import Training
 from penguins.tracking import Tracking
 from tests.azureml.arm import CLUSTER, HOME, SECRETS, TOKEN, Azure, configure, refused, running
+from tests.azureml.mlflow_workspace import MlflowWorkspace
 from tests.azureml.tls import Authority
 from tests.conftest import PENGUINS_CSV
 
@@ -247,6 +248,33 @@ def test_the_very_same_command_runs_here_as_in_a_job(store: Path) -> None:
     assert run.data.tags["made_by"] == "penguins"
     [version] = mlflow.MlflowClient().search_model_versions("name='penguin_predictor'")
     assert version.run_id == run_id
+
+
+@pytest.mark.spark
+def test_the_run_of_a_workspace_ends_here_because_no_job_ends_it(workspace: MlflowWorkspace) -> None:
+    training = Training(str(PENGUINS_CSV), TrainingParameters(max_iter=5), "ended here", "ended_here")
+    run_id = submit.run_here(training, Tracking(workspace.uri))
+    run = mlflow.get_run(run_id)
+    assert run.info.status == "FINISHED"
+    assert run.data.params["maxIter"] == "5"
+
+
+def test_ctrl_c_ends_the_run_of_a_command_here(store: Path) -> None:
+    arguments = ["azureml", "submit-training", "--local", "--data", str(PENGUINS_CSV), "--tracking-uri"]
+    with subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-m", "penguins", *arguments, Tracking.local(store).tracking_uri],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=_let_ctrl_c_through,
+    ) as process:  # fmt: skip
+        for _ in range(600):
+            if mlflow.search_runs(search_all_experiments=True, output_format="list"):
+                break
+            time.sleep(0.1)
+        time.sleep(1)
+        process.send_signal(signal.SIGINT)
+        printed, told = process.communicate(timeout=60)
+    assert (process.returncode, printed) == (1, ""), told
+    [run] = mlflow.search_runs(search_all_experiments=True, output_format="list")
+    assert run.info.status == "KILLED"
 
 
 def test_a_command_that_fails_here_ends_its_run(store: Path, tmp_path: Path) -> None:
