@@ -6,8 +6,9 @@ READY = $(VENV)/.ready
 # The plugin for Azure Machine Learning holds MLflow back, so it has an environment of its own.
 AZUREML = $(VENV)-azureml
 AZUREML_READY = $(AZUREML)/.ready
-# Which tests the oldest Spark gets.
+# Which tests the oldest Spark gets, and the marks of those that Azure Machine Learning's environment gets.
 SPARK40 ?= tests
+AZURE_TESTS ?= azureml
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test check lint types test-azureml test-spark40 bench lock clean
@@ -47,7 +48,7 @@ types: $(READY)  ## mypy --strict
 check: lint types test test-azureml test-spark40  ## all that CI runs
 
 test-azureml: $(AZUREML_READY)  ## run the tests that need the extra azureml, in an environment with it
-	$(AZUREML)/bin/python -m pytest -n 4 --dist loadfile -m azureml
+	$(AZUREML)/bin/python -m pytest -n 4 --dist loadfile -m "$(AZURE_TESTS)"
 
 test-spark40: $(READY)  ## run the Spark tests on the oldest Spark, 4.0, and the MLflow that Azure's plugin holds back
 	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(VENV)-spark40
