@@ -1,4 +1,4 @@
-"""A job's run is gone on with, and the command line finds the workspace by itself, each in a process of its own."""
+"""A job's run is gone on with, and the command line finds the workspace by itself: each in a process of its own."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import os
 import shutil
 import subprocess
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import mlflow
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import CliRunner
 
 from penguins import dialect
 from penguins.cli import main
@@ -19,9 +19,6 @@ from penguins.tracking import Tracking
 from tests.azureml.mlflow_workspace import GROUP, ID, NAME, SUBSCRIPTION, MlflowWorkspace, refused
 from tests.conftest import PENGUINS_CSV
 from tests.test_cli import PENGUINS
-
-if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
 
 pytestmark = [pytest.mark.azureml, pytest.mark.spark, pytest.mark.slow]
 
@@ -39,8 +36,8 @@ def penguins(*arguments: str, cwd: Path, **environment: str) -> subprocess.Compl
     return subprocess.run([PENGUINS, *arguments], cwd=cwd, env={**own, **environment}, capture_output=True, text=True)
 
 
-def parsed(done: subprocess.CompletedProcess[str] | Result) -> dict[str, Any]:
-    assert (done.returncode if isinstance(done, subprocess.CompletedProcess) else done.exit_code) == 0, done.stderr
+def parsed(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
+    assert done.returncode == 0, done.stderr
     answer = json.loads(done.stdout)
     assert isinstance(answer, dict)
     return answer
@@ -73,9 +70,7 @@ def test_a_jobs_run_is_gone_on_with(workspace: MlflowWorkspace, tmp_path: Path, 
         assert len(workspace.tokens) == signed_in, "nobody signed in"
 
 
-def test_the_command_line_finds_the_workspace_and_shows_the_studio(
-    spark: SparkSession, workspace: MlflowWorkspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_command_line_finds_the_workspace_and_shows_the_studio(workspace: MlflowWorkspace, tmp_path: Path) -> None:
     """With config.json and no region: the Resource Manager says where the workspace is."""
     named = {"subscription_id": SUBSCRIPTION, "resource_group": GROUP, "workspace_name": NAME}
     (tmp_path / "config.json").write_text(json.dumps(named))
@@ -92,8 +87,7 @@ def test_the_command_line_finds_the_workspace_and_shows_the_studio(
         f"Studio   {page}",
     ]
     cloud["MLFLOW_TRACKING_URI"] = "azureml"
-    monkeypatch.chdir(tmp_path)
-    promoted = CliRunner().invoke(main, ["promote", "--model", "found", "--json"], env=cloud)
+    promoted = penguins("promote", "--model", "found", "--json", cwd=tmp_path, **cloud)
     assert parsed(promoted)["moved"] is True
     assert mlflow.MlflowClient().get_model_version_by_alias("found", "champion").version == "1"
     inputs = mlflow.get_run(run).inputs
@@ -108,7 +102,7 @@ def test_the_command_line_finds_the_workspace_and_shows_the_studio(
 
 
 def test_files_that_are_no_mlflow_model_become_a_custom_one(
-    workspace: MlflowWorkspace, tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch
+    workspace: MlflowWorkspace, tmp_path: Path, empty_store: Path
 ) -> None:
     """Through the Resource Manager, since MLflow knows no such models."""
     cloud = {"AZUREML_CURRENT_CLOUD": "Loopback", "ARM_CLOUD_METADATA_URL": f"{workspace.url}/metadata/endpoints"}
@@ -118,8 +112,7 @@ def test_files_that_are_no_mlflow_model_become_a_custom_one(
     (files / "deep" / "words.txt").write_text("ice\nfloe\n")
     command = ["register", str(files), "--custom", "--register-as", "thing", "--tag", "a=b", "--json"]
     command += ["--description", "any files", "--tracking-uri", workspace.uri]
-    monkeypatch.chdir(tmp_path)
-    first, second = (parsed(CliRunner().invoke(main, command, env=cloud)) for _ in range(2))
+    first, second = (parsed(penguins(*command, cwd=tmp_path, **cloud)) for _ in range(2))
     assert [one["version"] for one in (first, second)] == [1, 2]
     made = workspace.custom["thing"][0]["properties"]
     assert (made["description"], made["tags"]) == ("any files", {"a": "b"})
@@ -128,8 +121,8 @@ def test_files_that_are_no_mlflow_model_become_a_custom_one(
     assert dialect.artifacts(first["run_id"]) == ["model/deep/words.txt", "model/weights.txt"]
 
     workspace.fail("PUT .*/models/thing/versions", refused(403, "AuthorizationFailed", "You may not."))
-    refusal = CliRunner().invoke(main, command, env=cloud)
-    assert (refusal.exit_code, refusal.stdout) == (1, "")
+    refusal = penguins(*command, cwd=tmp_path, **cloud)
+    assert (refusal.returncode, refusal.stdout) == (1, "")
     assert refusal.stderr == (
         "Error: The workspace penguins-ws (resource group birds(west), subscription "
         "11111111-2222-3333-4444-555555555555) doesn't allow this (403): ask for the role AzureML Data Scientist "
