@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import tempfile
 import threading
@@ -75,6 +76,7 @@ def _start_local_spark(verbose: bool, brief: bool) -> None:
         os.environ["JAVA_HOME"] = home
     # Spark's Python workers would otherwise be whatever `python3` the PATH finds.
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+    on_ctrl_c = signal.getsignal(signal.SIGINT)
     conf = SparkConf().setAll(list(_settings(verbose, brief).items())).setMaster(os.environ.get("MASTER", "local[*]"))
     with tempfile.TemporaryFile("w+") as said:
         try:
@@ -89,6 +91,10 @@ def _start_local_spark(verbose: bool, brief: bool) -> None:
             said.seek(0)
             last_line = ([first_sentence(error), *said.read().splitlines()])[-1]
             raise JavaError(f"Spark can't start: {last_line}") from error
+    if threading.current_thread() is threading.main_thread():
+        # PySpark's own handler asks the JVM to cancel its jobs, on the very connection that waits for a job. That
+        # fails, the caller gets an error in place of KeyboardInterrupt, and a search takes it for a failed trial.
+        signal.signal(signal.SIGINT, on_ctrl_c)
 
 
 def _settings(verbose: bool, brief: bool) -> dict[str, str]:
