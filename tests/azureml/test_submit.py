@@ -28,7 +28,6 @@ from tests.azureml.arm import CLUSTER, HOME, SECRETS, TOKEN, Azure, configure, r
 from tests.azureml.mlflow_workspace import MlflowWorkspace
 from tests.azureml.tls import Authority
 from tests.conftest import PENGUINS_CSV
-from tests.test_cli import let_ctrl_c_through
 
 pytestmark = [pytest.mark.azureml, pytest.mark.slow]
 
@@ -157,7 +156,7 @@ def test_ctrl_c_asks_whether_the_job_is_to_end(azure: Azure, keys: str | None, s
     with _keyboard(keys) as keyboard, subprocess.Popen(
         [sys.executable, "-W", "ignore", "-m", "penguins", *arguments],
         env={**os.environ, "PYTHONUNBUFFERED": "1"}, stdin=keyboard, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        text=True, preexec_fn=let_ctrl_c_through,
+        text=True,
     ) as process:  # fmt: skip
         for _ in range(600):
             if [line for line in azure.asked if line.endswith("/details")]:
@@ -259,7 +258,7 @@ def test_ctrl_c_ends_the_run_of_a_command_here(store: Path) -> None:
     arguments = ["azureml", "submit-training", "--local", "--data", str(PENGUINS_CSV), "--tracking-uri"]
     with subprocess.Popen(
         [sys.executable, "-W", "ignore", "-m", "penguins", *arguments, Tracking.local(store).tracking_uri],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=let_ctrl_c_through,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     ) as process:  # fmt: skip
         for _ in range(600):
             if mlflow.search_runs(search_all_experiments=True, output_format="list"):
