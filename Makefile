@@ -45,7 +45,7 @@ lint: $(READY)  ## ruff
 types: $(READY)  ## mypy --strict
 	$(BIN)/mypy
 
-check: lint types test test-azureml test-spark40  ## all that CI runs
+check: lint types test test-azureml test-spark40  ## all of the above, and the tests in the two other environments
 
 test-azureml: $(AZUREML_READY)  ## run the tests that need the extra azureml, in an environment with it
 	$(AZUREML)/bin/python -m pytest -n 4 --dist loadfile -m "$(AZURE_TESTS)"

@@ -16,7 +16,7 @@ import pytest
 
 from penguins import cli
 from penguins.train import train_from_source
-from tests.conftest import ROOT, no_java_path
+from tests.conftest import BRIEF_JVM, ROOT, no_java_path
 from tests.test_cli import here
 
 if TYPE_CHECKING:
@@ -79,14 +79,12 @@ def test_the_readmes_second_command_gives_the_output_shown_without_java(clone: P
 
 @pytest.mark.spark
 @pytest.mark.slow
-def test_the_readmes_python_runs(
-    store: Path, spark: SparkSession, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    shutil.copytree(ROOT / "data", store / "data")
-    monkeypatch.chdir(store)
+def test_the_readmes_python_runs(clone: Path) -> None:
     [python] = blocks(README, "python")
-    exec(python, {})
-    assert capsys.readouterr().out.splitlines()[-2:] == ["0.964", "['Adelie', 'Adelie']"]
+    (clone / "readme.py").write_text(python)
+    result = run(".venv/bin/python readme.py", clone, **BRIEF_JVM)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.splitlines()[-2:] == ["0.964", "['Adelie', 'Adelie']"]
 
 
 @pytest.mark.spark

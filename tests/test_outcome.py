@@ -84,7 +84,8 @@ def test_a_full_disk_loses_nothing(spark: SparkSession, store: Path, here: Path)
     assert flavor.load_scorer("models:/full/1").predict(LAB_BIRD)["species"].tolist() == ["Gentoo"]
     run = mlflow.get_run(logged.run_id)
     assert mlflow.get_experiment(run.info.experiment_id).name == "birds"
-    assert run.data.metrics["rows_test"] == 116
+    assert run.data.params["maxIter"] == "100"
+    assert run.data.metrics["accuracy"] == pytest.approx(115 / 116)
     assert run.inputs is not None
     assert [item.dataset.name for item in run.inputs.dataset_inputs] == ["training", "test"]
     assert "confusion_matrix.png" in {item.path for item in mlflow.MlflowClient().list_artifacts(logged.run_id)}

@@ -23,15 +23,23 @@ AZUREML = "azureml"
 
 @dataclass(frozen=True)
 class Tracking:
-    """A tracking server and a model registry, by MLflow's URIs; `registry_uri` None means the same as tracking."""
+    """A tracking server and a model registry, by MLflow's URIs; `registry_uri` None means the same as tracking.
+
+    An SQLite file that is named by a relative path is the one in the folder in which the value is made.
+    """
 
     tracking_uri: str
     registry_uri: str | None = None
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "tracking_uri", _absolute(self.tracking_uri))
+        if self.registry_uri is not None:
+            object.__setattr__(self, "registry_uri", _absolute(self.registry_uri))
+
     @classmethod
     def local(cls, folder: str | Path = ".") -> Tracking:
         """An SQLite file `mlflow.db` in `folder`, which a plain `mlflow ui` run there shows."""
-        return cls(f"sqlite:///{Path(folder).resolve() / 'mlflow.db'}")
+        return cls(f"{SQLITE}{Path(folder, 'mlflow.db')}")
 
     @classmethod
     def databricks(cls, profile: str | None = None) -> Tracking:
@@ -66,8 +74,7 @@ class Tracking:
         uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")
         if not uri:
             uri = "databricks" if "DATABRICKS_RUNTIME_VERSION" in os.environ else cls.local().tracking_uri
-        uri = _absolute(uri)
-        registry = _absolute(os.environ.get("MLFLOW_REGISTRY_URI") or "") or None
+        registry = os.environ.get("MLFLOW_REGISTRY_URI") or None
         if uri == "databricks" or uri.startswith("databricks://"):
             workspace = cls.databricks(uri.removeprefix("databricks").removeprefix("://") or None)
             return cls(uri, registry or workspace.registry_uri)
@@ -124,8 +131,7 @@ class Tracking:
     @property
     def folder(self) -> Path | None:
         """The folder of a local store; None for a server."""
-        local = self.tracking_uri.startswith(SQLITE)
-        return Path(self.tracking_uri.removeprefix(SQLITE)).resolve().parent if local else None
+        return Path(self.tracking_uri.removeprefix(SQLITE)).parent if self.tracking_uri.startswith(SQLITE) else None
 
 
 @contextmanager
