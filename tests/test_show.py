@@ -6,7 +6,7 @@ import contextlib
 import io
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TextIO
 
 import pandas as pd
@@ -17,13 +17,23 @@ from penguins.search import Trial
 
 
 @pytest.fixture
-def terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
-    """The side of a terminal on which a person sees what the process writes to its stderr."""
+def seen(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], str]]:
+    """The process's stderr is a terminal; the fixture tells what a person saw there, and closes it."""
     person, process = os.openpty()
     monkeypatch.setenv("TERM", "xterm")
     with os.fdopen(process, "w") as stderr:
         monkeypatch.setattr(sys, "__stderr__", stderr)
-        yield person
+
+        def read_all() -> str:
+            # What was written may arrive in parts; a terminal that is closed says when that was all.
+            stderr.close()
+            parts = []
+            with contextlib.suppress(OSError):
+                while part := os.read(person, 100_000):
+                    parts.append(part)
+            return b"".join(parts).decode()
+
+        yield read_all
     os.close(person)
 
 
@@ -31,27 +41,27 @@ def chatter(stream: TextIO) -> None:
     print("Successfully registered model", file=stream)
 
 
-def test_a_bar_shows_the_step_and_no_chatter(terminal: int) -> None:
+def test_a_bar_shows_the_step_and_no_chatter(seen: Callable[[], str]) -> None:
     with contextlib.redirect_stderr(io.StringIO()) as forgotten, show.progress(("Reading", "Fitting")) as report:
         report("Fitting")
         chatter(sys.stderr)
-    seen = os.read(terminal, 100_000).decode()
-    assert "Fitting" in seen
-    assert "Successfully" not in seen
+    shown = seen()
+    assert "Fitting" in shown
+    assert "Successfully" not in shown
     assert "Successfully" in forgotten.getvalue()
 
 
-def test_with_verbose_the_chatter_stands_above_the_bar(terminal: int) -> None:
+def test_with_verbose_the_chatter_stands_above_the_bar(seen: Callable[[], str]) -> None:
     assert sys.__stderr__ is not None
     with contextlib.redirect_stderr(sys.__stderr__), show.progress(("Reading", "Fitting")):
         chatter(sys.stderr)
-    assert "Successfully registered model" in os.read(terminal, 100_000).decode()
+    assert "Successfully registered model" in seen()
 
 
-def test_a_trials_failure_is_shown_as_it_is(terminal: int) -> None:
+def test_a_trials_failure_is_shown_as_it_is(seen: Callable[[], str]) -> None:
     with show.search_progress(("Searching",), 2) as (_, on_trial):
         on_trial(Trial(0, {}, {}, None, 0.0, 0.1, "a [/strange] word"), None)
-    assert "a [/strange] word" in os.read(terminal, 100_000).decode()
+    assert "a [/strange] word" in seen()
 
 
 def test_brackets_in_results_are_no_markup(capsys: pytest.CaptureFixture[str]) -> None:
