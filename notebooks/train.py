@@ -24,7 +24,7 @@ dbutils.widgets.text("reg_param", "0.001", "Regularization")
 dbutils.widgets.text("elastic_net_param", "0.0", "0 is ridge, 1 is lasso")
 dbutils.widgets.text("seed", "42", "Which rows become test rows")
 dbutils.widgets.text("test_fraction", "0.3", "How many rows become test rows")
-dbutils.widgets.text("register_as", "penguin_predictor", "Registered model, or catalog.schema.model")
+dbutils.widgets.text("register_as", "penguin_predictor", "Registered model, or catalog.schema.model; empty is none")
 dbutils.widgets.text("experiment", "", "MLflow experiment; empty is the notebook's own")
 
 # COMMAND ----------
@@ -87,7 +87,7 @@ trained = train_model(
     source=data.located(source),
     quarantined=set_aside,
     reasons=reasons,
-    register_as=dbutils.widgets.get("register_as"),
+    register_as=dbutils.widgets.get("register_as") or None,
     experiment=dbutils.widgets.get("experiment") or None,
 )
 

@@ -23,7 +23,7 @@ dbutils.widgets.text("timeout", "3600", "Seconds after which no trial begins")
 dbutils.widgets.text("parallelism", "1", "Trials at a time")
 dbutils.widgets.text("seed", "42", "Which rows become test rows, and what the search tries")
 dbutils.widgets.text("test_fraction", "0.3", "How many rows become test rows")
-dbutils.widgets.text("register_as", "penguin_predictor", "Registered model, or catalog.schema.model")
+dbutils.widgets.text("register_as", "penguin_predictor", "Registered model, or catalog.schema.model; empty is none")
 dbutils.widgets.text("experiment", "", "MLflow experiment; empty is the notebook's own")
 
 # COMMAND ----------
@@ -55,7 +55,7 @@ tuned = tune_from_source(
     spark,
     dbutils.widgets.get("data"),
     settings,
-    register_as=dbutils.widgets.get("register_as"),
+    register_as=dbutils.widgets.get("register_as") or None,
     experiment=dbutils.widgets.get("experiment") or None,
     report=print,
 )

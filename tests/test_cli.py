@@ -276,6 +276,29 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+@pytest.mark.parametrize(
+    ("variable", "value", "said"),
+    [
+        ("MASTER", "the-moon", "Master must either be yarn or start with spark"),
+        ("SPARK_DRIVER_MEMORY", "100m", "System memory"),
+    ],
+)
+def test_what_spark_says_when_it_cant_start_is_told(tmp_path: Path, variable: str, value: str, said: str) -> None:
+    shown = penguins("check", "--data", str(PENGUINS_CSV), cwd=tmp_path, **{variable: value})
+    assert shown.returncode == 1
+    last = shown.stderr.splitlines()[-1]
+    assert last.startswith("Error: Spark can't start: ")
+    assert said in last
+
+
+def test_ui_of_databricks_is_the_workspace(tmp_path: Path) -> None:
+    shown = penguins("ui", "--tracking-uri", "databricks://birds", cwd=tmp_path)
+    assert (shown.returncode, shown.stdout) == (
+        0,
+        "The runs are in the Databricks workspace already: its page Experiments shows them.\n",
+    )
+
+
 def test_ui_opens_mlflows_page_on_the_runs_and_stops_cleanly(
     trained: tuple[Path, subprocess.CompletedProcess[str]],
 ) -> None:

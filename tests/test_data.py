@@ -166,7 +166,19 @@ def test_features_are_the_categories_then_the_numbers_each_in_the_given_order() 
         ),
         (
             lambda: Spec((), (Numeric("a", "", 0, 1),), "Prediction", ("n", "p")),
-            "The label can't be called Prediction: an answer's class code has that name.",
+            "Columns can't be called Prediction: begin no name with an underscore, and leave Features, "
+            "numericFeatures, normalizedFeatures, rawPrediction, probability, prediction, reasons and <category>Idx "
+            "to the model.",
+        ),
+        (
+            lambda: Spec(("a",), (Numeric("aidx", "", 0, 1), Numeric("_b", "", 0, 1)), "y", ("n", "p")),
+            "Columns can't be called aidx, _b: begin no name with an underscore, and leave Features, "
+            "numericFeatures, normalizedFeatures, rawPrediction, probability, prediction, reasons and <category>Idx "
+            "to the model.",
+        ),
+        (
+            lambda: Spec((), (Numeric("a", "", 0, 1),), "income", ("<=50K", "more", "C++")),
+            "MLflow takes only letters, digits and / _ . - : and spaces: give the class <=50K, C++ another name.",
         ),
         (lambda: Numeric("a", "mm", 5, 5), "The range of a is 5 to 5: it must go upwards."),
         (lambda: Numeric("a", "mm", 0, math.nan), "The range of a is 0 to nan: it must go upwards."),
@@ -331,6 +343,14 @@ def test_one_column_that_the_header_lacks_is_named(spark: SparkSession, tmp_path
     )
 
 
+def test_a_header_of_other_names_is_no_missing_header(spark: SparkSession, tmp_path: Path) -> None:
+    source = csv_file(tmp_path, "species,island,bill_length_mm", "Adelie,Torgersen,39.1")
+    assert refusal(spark, source) == (
+        f"{source} lacks the columns Island, CulmenLength, CulmenDepth, FlipperLength, BodyMass, Species; "
+        "its header has species, island, bill_length_mm."
+    )
+
+
 def test_a_file_without_a_header_is_told(spark: SparkSession, tmp_path: Path) -> None:
     source = csv_file(tmp_path, ADELIE, GENTOO)
     assert refusal(spark, source) == (
@@ -448,7 +468,7 @@ def test_a_folder_whose_files_have_different_headers_is_never_read_silently(
 
 def test_a_header_that_names_a_column_twice_is_told(spark: SparkSession, tmp_path: Path) -> None:
     source = csv_file(tmp_path, f"{HEADER},Island", f"{GENTOO},Dream")
-    assert refusal(spark, source).startswith(f"{source} lacks the column Island; ")
+    assert refusal(spark, source) == f"{source} has the column Island more than once: name each column once."
 
 
 # --- check ----------------------------------------------------------------------------------------------------------
@@ -1026,3 +1046,12 @@ def test_ten_classes_are_checked_split_and_described(spark: SparkSession) -> Non
     }
     training, test = data.split(accepted, 0.3, 42, spec)
     assert training.count() + test.count() == 1797
+
+
+def test_columns_may_be_called_what_the_counting_calls_its_own(spark: SparkSession) -> None:
+    spec = Spec(("set", "high"), (Numeric("low", "", 0, 9),), "rows", ("few", "many"))
+    rows = [("a", "x", 1.0, 0), ("b", "y", 2.0, 1), ("b", "x", 3.0, 1)]
+    table = spark.createDataFrame(rows, "set string, high string, low double, rows int")
+    found = data.profile(table, spec)
+    assert found.classes == {"few": 1, "many": 2}
+    assert found.categories == {"set": frozenset("ab"), "high": frozenset("xy")}

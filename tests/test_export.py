@@ -204,7 +204,9 @@ def test_a_pipeline_of_other_columns_or_classes_is_refused(spark: SparkSession, 
     # The stages are alike, so only their columns tell: the graph would answer with the wrong ones.
     model = pipeline.build(WINE, max_iter=2).fit(training["three classes without categories"])
     turned = Spec((), WINE.numeric[::-1], "Cultivar", WINE.classes)
-    with pytest.raises(ModelError):
+    with pytest.raises(
+        ModelError, match=r"^The pipeline was fitted on .* with 3 classes, but the spec has .* with 3\.$"
+    ):
         to_onnx(model, turned)
-    with pytest.raises(ModelError):
+    with pytest.raises(ModelError, match=r" with 3 classes, but the spec has .* with 4\.$"):
         to_onnx(model, Spec((), WINE.numeric, "Cultivar", ("first", "second", "third", "fourth")))

@@ -54,6 +54,8 @@ def test_a_model_has_three_flavors_and_no_pickle(folder: Path) -> None:
     files = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
     assert {"MLmodel", "model.onnx", "requirements.txt", "python_env.yaml", "conda.yaml"} <= set(files)
     assert not [name for name in files if name.endswith((".pkl", ".pickle", ".joblib", ".cloudpickle"))]
+    # What a pickle of any protocol since Python 2.3 begins with, whatever it is called.
+    assert not [name for name in files if (folder / name).read_bytes().startswith(b"\x80")]
     assert "sparkml/metadata/_SUCCESS" in files
 
 

@@ -43,6 +43,7 @@ def test_tags_are_cut_to_what_every_registry_takes(models: Path) -> None:
 def test_a_model_that_isnt_there_registers_nothing(store: Path) -> None:
     with pytest.raises(StoreError, match=r"^The model can't be registered as penguin_predictor: .*m-nothing"):
         registry.register("models:/m-nothing", "penguin_predictor")
+    assert mlflow.MlflowClient().search_registered_models() == []
 
 
 def test_a_version_is_copied_to_another_store_with_its_history(

@@ -227,6 +227,35 @@ def test_a_long_value_is_cut_short(scorer: Scorer) -> None:
     )
 
 
+def test_of_many_categories_the_first_are_named(scorer: Scorer) -> None:
+    scorer.categories["Island"] = [f"I{number}" for number in range(23)]
+    assert refusal(scorer, birds(Island=["I0", "I1", "Mars"])).endswith(
+        "it must be one of "
+        + ", ".join(
+            [
+                "I0",
+                "I1",
+                "I2",
+                "I3",
+                "I4",
+                "I5",
+                "I6",
+                "I7",
+                "I8",
+                "I9",
+                "I10",
+                "I11",
+                "I12",
+                "I13",
+                "I14",
+                "I15",
+                "I16",
+            ]
+        )
+        + ", I17, I18, I19 and 3 more."
+    )
+
+
 def test_a_missing_column_is_named(scorer: Scorer) -> None:
     assert refusal(scorer, birds().drop(columns="BodyMass")) == (
         "The input lacks the column BodyMass: "

@@ -41,6 +41,12 @@ def test_an_experiment_of_a_relative_store_keeps_its_files_beside_it(tmp_path: P
     assert experiment.artifact_location.startswith((tmp_path / "mlruns").as_uri())
 
 
+def test_only_a_server_has_a_page_of_its_own() -> None:
+    assert Tracking("https://me:token@one/path").page == "https://***@one/path"
+    for uri in ("sqlite:///mlflow.db", "postgresql://u:p@h/runs", "mlruns", "databricks"):
+        assert Tracking(uri).page is None
+
+
 def test_an_empty_variable_says_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
     monkeypatch.setenv("MLFLOW_REGISTRY_URI", "")

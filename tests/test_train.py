@@ -8,15 +8,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import mlflow
+import mlflow.pyspark.ml
 import pytest
 from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, Schema
+from mlflow.utils.autologging_utils import autologging_is_disabled
+from py4j.protocol import Py4JJavaError
+from pyspark.sql import functions as F
 from sklearn.datasets import load_breast_cancer
 
 from penguins import data, flavor
 from penguins.config import TrainingParameters
 from penguins.data import PENGUINS, Numeric, Spec
-from penguins.errors import DataError, ParameterError, StoreError
+from penguins.errors import DataError, ParameterError
 from penguins.train import TrainedModel, train_from_source, train_model
 from tests.conftest import PENGUINS_CSV
 
@@ -163,13 +167,24 @@ def test_a_jobs_run_is_picked_up(tiny: DataFrame, store: Path, monkeypatch: pyte
 
 
 def test_a_failure_ends_the_run_and_leaves_nothing_else(tiny: DataFrame, store: Path, no_caches: None) -> None:
-    with pytest.raises(StoreError) as raised:
-        train_model(tiny, tiny, register_as="no/such:name")
-    assert str(raised.value).startswith("The model can't be registered as no/such:name: ")
+    unchecked = tiny.withColumn("CulmenDepth", F.nullif("CulmenDepth", F.lit(18.7)))
+    with pytest.raises(Py4JJavaError, match="Encountered null"):
+        train_model(unchecked, tiny, register_as="penguin_predictor")
     [run] = all_runs()
     assert run.info.status == "FAILED"
-    assert run.data.tags["failure"] == str(raised.value)
+    # What the JVM's innermost cause says, and not that an error occurred while calling something.
+    assert run.data.tags["failure"].startswith("Encountered null while assembling a row")
     assert mlflow.MlflowClient().search_registered_models() == []
+
+
+@pytest.mark.parametrize("name", ["", " ", "no/such:name"])
+def test_a_name_that_no_registry_takes_is_refused_at_once(tiny: DataFrame, store: Path, name: str) -> None:
+    with pytest.raises(ParameterError) as raised:
+        train_model(tiny, tiny, register_as=name)
+    assert str(raised.value) == (
+        f"The registered model's name is {name!r}: give one without / and :, or catalog.schema.model."
+    )
+    assert all_runs() == []
 
 
 def test_data_that_cant_be_trained_on_makes_no_run(tiny: DataFrame, store: Path) -> None:
@@ -205,6 +220,21 @@ def test_autologging_adds_without_doubling(tiny: DataFrame, store: Path) -> None
     assert set(dataset_inputs(autologged)) == set(dataset_inputs(plain)) == {"training", "test"}
     assert autologged.outputs is not None
     assert len(autologged.outputs.model_outputs) == 1
+
+
+def test_what_the_caller_lets_mlflow_log_stays_so_and_adds_no_model(tiny: DataFrame, store: Path) -> None:
+    mlflow.pyspark.ml.autolog(silent=True)
+    try:
+        plain = mlflow.get_run(train_model(tiny, tiny).run_id)
+        autologged = mlflow.get_run(train_model(tiny, tiny, reg_param=0, autolog=True).run_id)
+        assert not autologging_is_disabled("pyspark.ml")
+    finally:
+        mlflow.pyspark.ml.autolog(disable=True, silent=True)
+    for run in (plain, autologged):
+        assert run.outputs is not None
+        assert len(run.outputs.model_outputs) == 1
+    assert "family" not in plain.data.params
+    assert (autologged.data.params["family"], autologged.data.params["regParam"]) == ("auto", "0.0")
 
 
 def test_a_signature_written_by_hand_is_kept(tiny: DataFrame, store: Path) -> None:

@@ -75,6 +75,9 @@ class TrainingParameters:
         _between(self.reg_param, "reg_param", 0.0, math.inf)
         _between(self.elastic_net_param, "elastic_net_param", 0.0, 1.0)
         _between(self.test_fraction, "test_fraction", 0.0, 1.0, inclusive=False)
+        # MLflow keeps parameters as text, and autologging would say 0.0 where 0 was given.
+        for name in ("reg_param", "elastic_net_param", "test_fraction"):
+            object.__setattr__(self, name, float(getattr(self, name)))
 
     def as_mlflow(self) -> dict[str, int | float]:
         """The parameters under MLlib's names, as they stand in an MLflow run."""

@@ -152,8 +152,8 @@ def split(
     Raises DataError when a class is missing on either side, with the counts.
     """
     is_test = _place(spec, seed) < test_fraction
-    found = df.groupBy(is_test.alias("is_test"), spec.label).count().collect()
-    counts = {(row["is_test"], row[spec.label]): row["count"] for row in found}
+    found = df.groupBy(is_test.alias("_is_test"), spec.label).count().collect()
+    counts = {(row["_is_test"], row[spec.label]): row["count"] for row in found}
     by_side = {
         side: {name: counts.get((side == "test", code), 0) for code, name in enumerate(spec.classes)}
         for side in ("training", "test")
@@ -210,14 +210,14 @@ def profiles(sets: Mapping[str, DataFrame], spec: Spec = PENGUINS) -> dict[str, 
     """Describe several sets of accepted rows by name, in one Spark job."""
     from pyspark.sql import functions as F
 
-    named = (rows.select(F.lit(name).alias("set"), *spec.columns) for name, rows in sets.items())
+    named = (rows.select(F.lit(name).alias("_set"), *spec.columns) for name, rows in sets.items())
     found = (
         reduce(lambda above, below: above.unionByName(below), named)
-        .groupBy("set", spec.label)
+        .groupBy("_set", spec.label)
         .agg(*_hash_sums(spec.columns), *(F.collect_set(name).alias(name) for name in spec.categorical))
         .collect()
     )
-    return {name: _profile([row for row in found if row["set"] == name], spec) for name in sets}
+    return {name: _profile([row for row in found if row["_set"] == name], spec) for name in sets}
 
 
 def profile(df: DataFrame, spec: Spec = PENGUINS) -> Profile:
@@ -236,19 +236,19 @@ def _hash_sums(columns: tuple[str, ...]) -> tuple[Column, ...]:
     # Sums of the two halves of each row's hash: the order of rows doesn't matter, and doubles don't cancel out.
     row_hash = F.xxhash64(*columns)
     return (
-        F.count("*").alias("rows"),
-        F.sum(F.shiftright(row_hash, 32)).alias("high"),
-        F.sum(row_hash.bitwiseAND(F.lit(0xFFFFFFFF))).alias("low"),
+        F.count("*").alias("_rows"),
+        F.sum(F.shiftright(row_hash, 32)).alias("_high"),
+        F.sum(row_hash.bitwiseAND(F.lit(0xFFFFFFFF))).alias("_low"),
     )
 
 
 def _digest(groups: list[dict[str, int | None]]) -> str:
-    total = [sum(group[name] or 0 for group in groups) for name in ("rows", "high", "low")]
+    total = [sum(group[name] or 0 for group in groups) for name in ("_rows", "_high", "_low")]
     return hashlib.sha256(repr(total).encode()).hexdigest()[:16]
 
 
 def _profile(groups: list[Row], spec: Spec) -> Profile:
-    counts = {group[spec.label]: group["rows"] for group in groups}
+    counts = {group[spec.label]: group["_rows"] for group in groups}
     return Profile(
         classes={name: counts.get(code, 0) for code, name in enumerate(spec.classes)},
         categories={name: frozenset(value for group in groups for value in group[name]) for name in spec.categorical},

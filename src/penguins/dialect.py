@@ -10,7 +10,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,23 +61,32 @@ def log_files(folder: str) -> str:
     return f"runs:/{run.info.run_id}/{MODEL}"
 
 
-def create_version(model_uri: str, name: str, tags: Mapping[str, str]) -> ModelVersion:
-    """Make what `log_files` logged the next version of `name`; a name made for it is taken back if that fails."""
+@contextmanager
+def registered(name: str) -> Iterator[None]:
+    """For the block, which makes a version, there is a registered model `name`; made here, it goes if that fails."""
     import mlflow
     from mlflow.exceptions import MlflowException
 
     client = mlflow.MlflowClient()
-    run_id, _, path = model_uri.removeprefix("runs:/").partition("/")
-    source = f"{client.get_run(run_id).info.artifact_uri}/{path}"
     is_new = _is_new(client, name)
     try:
-        return client.create_model_version(name, source, run_id, tags=dict(tags))
+        yield
     except MlflowException:
         if is_new:
             # It isn't documented that Azure Machine Learning deletes a name; an empty one does no harm.
             with suppress(MlflowException):
                 client.delete_registered_model(name)
         raise
+
+
+def create_version(model_uri: str, name: str, tags: Mapping[str, str]) -> ModelVersion:
+    """Make what `log_files` logged the next version of `name`."""
+    import mlflow
+
+    client = mlflow.MlflowClient()
+    run_id, _, path = model_uri.removeprefix("runs:/").partition("/")
+    source = f"{client.get_run(run_id).info.artifact_uri}/{path}"
+    return client.create_model_version(name, source, run_id, tags=dict(tags))
 
 
 def artifacts(run_id: str) -> list[str]:

@@ -1,5 +1,6 @@
 """What can go wrong, each told to the user in one sentence."""
 
+import contextlib
 import re
 
 
@@ -45,7 +46,14 @@ def first_sentence(error: BaseException) -> str:
 
 
 def _said(error: BaseException) -> str:
-    """The error's text; of an answer in Azure's form, which MLflow shows as it is, the message in it."""
+    """The error's text; of one from the JVM its first cause's, of an answer in Azure's form the message in it."""
+    if (thrown := getattr(error, "java_exception", None)) is not None:
+        # Of a JVM that has gone nothing more can be asked.
+        with contextlib.suppress(Exception):
+            while (cause := thrown.getCause()) is not None:
+                thrown = cause
+            return str(thrown.getMessage() or thrown.toString())
+    # MLflow shows Azure's answers as they are.
     answer = getattr(error, "json", None)
     inner = (answer.get("error") or answer.get("Error")) if isinstance(answer, dict) else None
     message = (inner.get("message") or inner.get("Message")) if isinstance(inner, dict) else None
@@ -54,6 +62,7 @@ def _said(error: BaseException) -> str:
 
 def without_secrets(text: str) -> str:
     """The text, without the user, the password, the signature or the token that a URI in it may hold."""
-    text = re.sub(r"([?&](?:sig|token|access_token)=)[^&\s'\")]+", r"\1***", text)
+    text = re.sub(r"([?&](?:sig|token|access_token|password)=)[^&\s'\")]+", r"\1***", text)
     text = re.sub(r"\b(Bearer )[-\w.~+/]+=*", r"\1***", text)
-    return re.sub(r"://[^/@\s]+@", "://***@", text)
+    # What stands before the @ of Azure's storage is the container.
+    return re.sub(r"(?<!abfs)(?<!abfss)(?<!wasb)(?<!wasbs)://[^/@\s]+@", "://***@", text)

@@ -7,14 +7,14 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from penguins import azureml, dialect, record
 from penguins.config import CHAMPION, DEFAULT_EXPERIMENT
-from penguins.errors import ModelError, PenguinsError, StoreError, first_sentence
+from penguins.errors import ModelError, ParameterError, PenguinsError, StoreError, first_sentence
 from penguins.tracking import Tracking, experiment_id
 
 if TYPE_CHECKING:
@@ -107,6 +107,14 @@ def asking(name: str) -> Iterator[None]:
         raise StoreError(f"The model registry can't be asked for {name}: {first_sentence(error)}") from error
 
 
+def require_name(name: str | None) -> None:
+    """Raise ParameterError when a model can't be registered under this name; None stands for no registration."""
+    if name is not None and (not name.strip() or re.search(r"[/:]", name)):
+        raise ParameterError(
+            f"The registered model's name is {name!r}: give one without / and :, or catalog.schema.model."
+        )
+
+
 def register(
     model_uri: str,
     name: str,
@@ -123,14 +131,17 @@ def register(
     from mlflow.exceptions import MlflowException
 
     try:
-        if dialect.has_logged_models():
-            registered = mlflow.register_model(model_uri, name, tags=dict(tags or {}))
-        else:
-            registered = dialect.create_version(model_uri, name, tags or {})
-        if description:
-            mlflow.MlflowClient().update_model_version(name, registered.version, description)
+        with dialect.registered(name):
+            if dialect.has_logged_models():
+                registered = mlflow.register_model(model_uri, name, tags=dict(tags or {}))
+            else:
+                registered = dialect.create_version(model_uri, name, tags or {})
     except MlflowException as error:
         raise StoreError(f"The model can't be registered as {name}: {first_sentence(error)}") from error
+    if description:
+        # A version without a description is worth more than an error that has it made once again.
+        with suppress(MlflowException):
+            mlflow.MlflowClient().update_model_version(name, registered.version, description)
     return int(registered.version)
 
 

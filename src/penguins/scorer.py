@@ -18,6 +18,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 
 LONGEST_SHOWN = 60
+MOST_LISTED = 20
 LARGEST = int(np.finfo(np.float64).max)
 
 
@@ -76,9 +77,11 @@ def _load_pyfunc(path: str) -> Scorer:
 def _category(column: pd.Series[Any], allowed: Sequence[str]) -> npt.NDArray[np.object_]:
     values = column.to_numpy(dtype=object)
     # Not `isin`: JSON can put a list or an object where text belongs, and those have no hash.
-    known = np.array([isinstance(value, str) and value in allowed for value in values])
+    labels = frozenset(allowed)
+    known = np.array([isinstance(value, str) and value in labels for value in values])
     if not known.all():
-        raise _invalid(_bad_value(column, known, f"one of {', '.join(allowed)}"))
+        more = f" and {len(allowed) - MOST_LISTED} more" if len(allowed) > MOST_LISTED else ""
+        raise _invalid(_bad_value(column, known, f"one of {', '.join(allowed[:MOST_LISTED])}{more}"))
     return values.reshape(-1, 1)
 
 

@@ -68,6 +68,7 @@ def _is_running() -> bool:
 
 def _start_local_spark(verbose: bool, brief: bool) -> None:
     """Start a JVM and a Spark context on this machine; the session builder then finds them."""
+    from py4j.protocol import Py4JError
     from pyspark import SparkConf, SparkContext
     from pyspark.errors import PySparkException
     from pyspark.java_gateway import launch_gateway
@@ -87,9 +88,13 @@ def _start_local_spark(verbose: bool, brief: bool) -> None:
                 SparkContext(conf=conf.setAppName("penguins"), gateway=gateway)
             else:
                 SparkContext(conf=conf.setAppName("penguins"))
+        except Py4JError as error:  # the JVM is there, and says why it makes no session
+            raise JavaError(f"Spark can't start: {first_sentence(error)}") from error
         except (PySparkException, OSError) as error:
             said.seek(0)
-            last_line = ([first_sentence(error), *said.read().splitlines()])[-1]
+            # What comes after it are the places in Spark's code.
+            lines = [line for line in said.read().splitlines() if line.strip() and not line.startswith("\tat ")]
+            last_line = [first_sentence(error), *lines][-1]
             raise JavaError(f"Spark can't start: {last_line}") from error
     if threading.current_thread() is threading.main_thread():
         # PySpark's own handler asks the JVM to cancel its jobs, on the very connection that waits for a job. That

@@ -125,7 +125,10 @@ def _read_csv(spark: SparkSession, source: str, spec: Spec, required: tuple[str,
     if not header:
         raise DataError(f"{source} is empty: its first line must be a header with {', '.join(required)}.")
     missing = [name for name in required if name not in header]
-    if len(missing) == len(required):
+    # Spark puts its place behind a name that stands twice.
+    if twice := [name for name in missing if sum(of == f"{name}{n}" for n, of in enumerate(header)) > 1]:
+        raise DataError(f"{source} has {columns_named(twice)} more than once: name each column once.")
+    if len(missing) == len(required) and any(re.fullmatch(r"[-+]?\d+(\.\d*)?", name) for name in header):
         raise DataError(
             f"{source} has no header: its first line must name {', '.join(required)}, but reads {','.join(header)!r}."
         )

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 from penguins.errors import ParameterError
 
+MADE = ("Features", "numericFeatures", "normalizedFeatures", "rawPrediction", "probability", "prediction", "reasons")
+"""Columns that the pipeline, its answers or the check of rows add to a table."""
+
 
 @dataclass(frozen=True)
 class Numeric:
@@ -27,7 +30,8 @@ class Spec:
     """What a table of observations looks like; every function here takes one and defaults to PENGUINS.
 
     `classes` are the names of the label's codes: code 0 is the first name, code 1 the second, and so on.
-    Raises ParameterError for fewer than two classes, no numeric column, or a name that stands twice.
+    Raises ParameterError for fewer than two classes, no numeric column, a name that stands twice, a column's name that
+    Spark, the pipeline or this package needs for itself, or a class's name that MLflow doesn't take.
     """
 
     categorical: tuple[str, ...]
@@ -47,8 +51,19 @@ class Spec:
                 )
         if strange := [name for name in self.columns if re.search(r"[.`]", name)]:
             raise ParameterError(f"Spark reads a dot or backtick as syntax: give {', '.join(strange)} another name.")
-        if self.name_column == "prediction":
-            raise ParameterError(f"The label can't be called {self.label}: an answer's class code has that name.")
+        # Spark doesn't tell `Features` from `features`; what the package adds for a moment begins with an underscore.
+        made = {name.lower() for name in (*MADE, *(f"{name}Idx" for name in self.categorical))}
+        if taken := [name for name in self.columns if name.lower() in made or name.startswith("_")]:
+            raise ParameterError(
+                f"Columns can't be called {', '.join(taken)}: begin no name with an underscore, and leave "
+                f"{', '.join(MADE)} and <category>Idx to the model."
+            )
+        # The measures of a class have its name in theirs.
+        if strange := [name for name in self.classes if not re.fullmatch(r"[/\w.\- :]+", name)]:
+            raise ParameterError(
+                f"MLflow takes only letters, digits and / _ . - : and spaces: give the class {', '.join(strange)} "
+                "another name."
+            )
 
     @property
     def features(self) -> tuple[str, ...]:

@@ -122,11 +122,10 @@ class Tracking:
 
     @property
     def page(self) -> str | None:
-        """Where a person looks at a server's runs; None for a local store."""
-        if self.folder is not None:
-            return None
-        is_workspace = self.tracking_uri.startswith(azureml.SCHEME)
-        return azureml.Workspace.of(self.tracking_uri).page if is_workspace else without_secrets(self.tracking_uri)
+        """Where a person looks at a server's runs; None for a file, a folder, a database, and Databricks."""
+        if self.tracking_uri.startswith(azureml.SCHEME):
+            return azureml.Workspace.of(self.tracking_uri).page
+        return without_secrets(self.tracking_uri) if self.tracking_uri.startswith(("http://", "https://")) else None
 
     @property
     def folder(self) -> Path | None:

@@ -9,7 +9,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from penguins import check, data, evaluate, export, flavor, outcome, pipeline, record
+from penguins import check, data, evaluate, export, flavor, outcome, pipeline, record, registry
 from penguins.config import Report, TrainingParameters, silent
 from penguins.data import Profile
 from penguins.errors import DataError
@@ -170,6 +170,7 @@ def train_model(
     params = parameters.as_mlflow()
     if test_fraction is None:
         del params["testFraction"]
+    registry.require_name(register_as)
     report(STEPS[0])
     profiles = trainable_profiles(training, test, spec)
     rows = {name: profile.rows for name, profile in profiles.items()}
@@ -260,14 +261,19 @@ def _require_trainable(profiles: Mapping[str, Profile]) -> None:
 
 
 def _fit(regression: LogisticRegression, assembled: DataFrame, autolog: bool) -> LogisticRegressionModel:
+    from mlflow.utils import autologging_utils
+
     if not autolog:
-        return cast("LogisticRegressionModel", regression.fit(assembled))
+        # What the caller has switched on would log a model of its own beside ours.
+        with autologging_utils.disable_autologging():
+            return cast("LogisticRegressionModel", regression.fit(assembled))
     import mlflow.pyspark.ml
 
-    # Only this fit, and only what the run doesn't have yet: the feature stages would each log an `inputCol` of
-    # their own, and the rows, the metrics and the model are logged once, by us.
+    name = mlflow.pyspark.ml.AUTOLOGGING_INTEGRATION_NAME
+    before = autologging_utils.AUTOLOGGING_INTEGRATIONS.get(name, {})
+    # Only this fit, and only what the run doesn't have yet: the rows, the metrics and the model are logged once, by us.
     mlflow.pyspark.ml.autolog(log_models=False, log_datasets=False, log_post_training_metrics=False, silent=True)
     try:
         return cast("LogisticRegressionModel", regression.fit(assembled))
     finally:
-        mlflow.pyspark.ml.autolog(disable=True, silent=True)
+        autologging_utils.AUTOLOGGING_INTEGRATIONS[name] = before

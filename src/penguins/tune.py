@@ -9,7 +9,7 @@ from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from penguins import data, evaluate, pipeline, plots, record, train
+from penguins import data, evaluate, pipeline, plots, record, registry, train
 from penguins.config import Report, SearchParameters, SearchSpace, TrainingParameters, silent
 from penguins.errors import ModelError, StoppedError
 from penguins.search import INTERRUPTED, Trial, best_of, search
@@ -155,6 +155,7 @@ def tune_model(
         folds=folds,
         space=space or SearchSpace(),
     )
+    registry.require_name(register_as)
     report(STEPS[0])
     profiles = train.trainable_profiles(training, test, spec)
     assembled = _assembled(training, settings, spec)
