@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path
 
 import mlflow
@@ -100,7 +101,10 @@ def test_of_many_who_read_the_same_champion_one_moves_it(models: Path) -> None:
 def test_a_claim_of_a_process_that_is_gone_holds_nobody_up(models: Path) -> None:
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
-    left_behind = {"here": [time.time(), socket.gethostname(), gone.pid], "elsewhere": [time.time() - 601, "far", 1]}
+    left_behind = {
+        "here": [time.time(), socket.gethostname(), gone.pid, None],
+        "elsewhere": [time.time() - 601, "far", 1, None],
+    }
     for name, value in left_behind.items():
         mlflow.MlflowClient().set_registered_model_tag(NAME, champion.CLAIM + name, json.dumps(value))
     assert champion.move(ONE, instead_of=None)
@@ -108,16 +112,38 @@ def test_a_claim_of_a_process_that_is_gone_holds_nobody_up(models: Path) -> None
 
 
 def test_a_claim_of_a_process_that_works_is_waited_for_and_then_told(models: Path) -> None:
-    value = json.dumps([time.time(), socket.gethostname(), os.getpid()])
+    value = json.dumps([datetime(2100, 1, 2, 3, 4, tzinfo=UTC).timestamp(), socket.gethostname(), os.getpid(), None])
     mlflow.MlflowClient().set_registered_model_tag(NAME, f"{champion.CLAIM}other", value)
     with pytest.raises(StoreError) as raised:
         champion.move(ONE, instead_of=None, patience=0.5)
     assert str(raised.value) == (
-        f"Another process ({value}) is moving the champion of {NAME}: try again later, or, if it is gone, "
+        f"Process {os.getpid()} on {socket.gethostname()} has been moving the champion of {NAME} since 03:04 UTC: "
+        "try again later, or, if it is gone, "
         f"remove the tag {champion.CLAIM}other of the registered model."
     )
     assert aliases() == {}
     assert claims() == [f"{champion.CLAIM}other"]
+
+
+def test_killed_between_the_two_aliases_the_way_back_is_the_one_there_was(models: Path) -> None:
+    client = mlflow.MlflowClient()
+    # What whoever promotes version 2 in place of 3, with 1 as the way back, has written at that moment.
+    for alias in ("champion", "previous_champion"):
+        client.set_registered_model_alias(NAME, alias, "3")
+    client.set_registered_model_tag(NAME, f"{champion.CLAIM}gone", json.dumps([time.time() - 601, "far", 1, 1]))
+    now, before = champion.roll_back(NAME)
+    assert (now.number, before.number) == (1, 3)
+    assert aliases() == {"champion": 1, "previous_champion": 3}
+    assert claims() == []
+
+
+def test_a_champion_that_cant_be_loaded_is_no_way_back(models: Path) -> None:
+    champion.move(ONE, instead_of=None)
+    champion.move(TWO, instead_of=ONE)
+    point_at_nothing(models, version=2)
+    champion.move(THREE, instead_of=TWO)
+    assert aliases() == {"champion": 3, "previous_champion": 1}
+    assert champion.roll_back(NAME) == (ONE, THREE)
 
 
 KILLED_AGAIN_AND_AGAIN = """
@@ -134,13 +160,13 @@ for moment in range(int(sys.argv[1])):
     child = os.fork()
     if child == 0:
         Tracking.local().activate()
-        champion.version_of("penguin_predictor")
+        load_scorer(versions[0].uri)
         os.write(tell, b"connected")
         while True:
             champion.move(random.choice(versions), instead_of=champion.version_of("penguin_predictor"))
     os.read(told, 9)
     # From the first step of a move to the middle of a later one.
-    time.sleep(moment * 0.02)
+    time.sleep(moment * 0.05)
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
     print("killed", flush=True)
@@ -166,6 +192,8 @@ def test_killed_at_any_moment_the_champion_loads_and_the_next_move_works(models:
             left_behind += len(claims())
             for alias in aliases():
                 load_scorer(f"models:/{NAME}@{alias}")
+            if len(set(aliases().values())) == 2:
+                champion.roll_back(NAME)
             now = champion.version_of(NAME)
             assert champion.move(THREE if now != THREE else TWO, instead_of=now)
             assert claims() == []

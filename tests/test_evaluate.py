@@ -160,7 +160,7 @@ FOUR_CHINSTRAPS_WRONG = of([50, 0, 0], [0, 30, 0], [4, 0, 16])
 def test_a_first_model_needs_only_the_floors() -> None:
     verdict = judge(TWO_WRONG, None, Policy())
     assert verdict == Verdict(
-        True, ("it is the first one, and its accuracy of 0.980 and every recall reach the floors",)
+        True, ("no champion stands against it, and its accuracy of 0.980 and every recall reach the floors",)
     )
 
 

@@ -49,7 +49,7 @@ def test_a_good_first_model_becomes_champion(spark: SparkSession, models: Path) 
     assert (promotion.champion, promotion.rows) == (None, 116)
     assert set(promotion.metrics) == {"challenger"}
     assert aliases() == {"champion": 3}
-    reason = "it is the first one, and its accuracy of 0.991 and every recall reach the floors"
+    reason = "no champion stands against it, and its accuracy of 0.991 and every recall reach the floors"
     assert promotion.verdict.reasons == (reason,)
     tags = tags_of(GOOD)
     assert tags.pop("gate_moved_at") > "2026"
@@ -178,10 +178,16 @@ def test_a_broken_champion_is_told_and_replaced_only_on_request(spark: SparkSess
     assert reason.endswith("; --replace-broken-champion judges as if there were no champion")
     assert aliases() == {"champion": number}
     assert not promote(spark, LABS, replace_broken_champion=True).moved, "the floors hold for a replacement, too"
-    assert promote(spark, GOOD, replace_broken_champion=True).moved
-    assert aliases()["champion"] == 3
-    for alias in aliases():
-        registry.resolve(f"models:/{NAME}@{alias}")
+    replaced = promote(spark, GOOD, replace_broken_champion=True)
+    assert replaced.moved
+    broken_one, praise = replaced.verdict.reasons
+    assert (
+        broken_one
+        == f"{reason.removesuffix('; --replace-broken-champion judges as if there were no champion')}, "
+        + ("and it is to be replaced")
+    )
+    assert praise.startswith("no champion stands against it, and ")
+    assert aliases() == {"champion": 3}, "what can't be loaded is no way back"
 
 
 def test_a_champion_that_knows_fewer_islands_cant_be_compared(
@@ -196,6 +202,19 @@ def test_a_champion_that_knows_fewer_islands_cant_be_compared(
     assert reason.startswith(f"models:/penguin_predictor/{trained.version} can't be asked about the test rows: ")
     assert "Torgersen" in reason
     assert promote(spark, GOOD, replace_broken_champion=True).moved
+
+
+def test_a_later_verdict_leaves_no_tag_of_an_earlier_one(spark: SparkSession, models: Path) -> None:
+    champion.move(Version(NAME, 1), instead_of=None)
+    registry.describe(GOOD, {"gate_moved_at": "2026-01-01", "gate_older": "yes", "colour": "black"})
+    point_at_nothing(models, version=3)
+    assert not promote(spark, GOOD).moved
+    tags = mlflow.MlflowClient().get_model_version(NAME, "3").tags
+    assert tags["gate_verdict"] == "no"
+    assert tags["colour"] == "black"
+    assert {tag for tag in tags if tag.startswith("gate_")} == {
+        "gate_verdict", "gate_reasons", "gate_champion", "gate_rows", "gate_run_id"
+    }  # fmt: skip
 
 
 def test_a_challenger_that_cant_be_loaded_is_refused(spark: SparkSession, models: Path) -> None:

@@ -10,6 +10,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 
 import psutil
 
@@ -17,7 +18,7 @@ from penguins import dialect
 from penguins.config import CHAMPION, PREVIOUS_CHAMPION
 from penguins.errors import ModelError, StoreError
 from penguins.flavor import load_scorer
-from penguins.registry import Version, asking, resolve
+from penguins.registry import Version, asking
 
 CLAIM = "moving_champion_"
 """How the tags begin that say that somebody is moving the champion."""
@@ -42,14 +43,16 @@ def move(version: Version, instead_of: Version | None, *, patience: float = CLAI
     `instead_of` is the champion that the decision rests on. MLflow can't compare and set an alias in one step, so
     whoever moves one first lays a claim, a tag with a name of its own on the registered model. It moves the alias
     only when it then finds no other claim, and the champion still the same: of two who read the same champion,
-    the later one sees the claim of the earlier, or its result.
+    the later one sees the claim of the earlier, or its result. A champion that can't be loaded is no way back, so
+    `previous_champion` then stays where it is.
     Raises StoreError when others hold claims for longer than `patience` seconds.
     """
+    leads_back = instead_of is not None and _loads(instead_of)
     with _claim(version.name, patience), asking(version.name):
         if version_of(version.name) != instead_of:
             return False
-        # In this order: killed in between, the champion is still the old one, and no way back is wrong.
-        if instead_of is not None and _exists(instead_of):
+        # In this order: killed in between, the champion is still the old one, and `_put_right` knows the way back.
+        if instead_of is not None and leads_back:
             dialect.mark(version.name, instead_of.number, PREVIOUS_CHAMPION)
         dialect.mark(version.name, version.number, CHAMPION)
     return True
@@ -60,7 +63,8 @@ def roll_back(name: str) -> tuple[Version, Version]:
 
     Raises ModelError when there is no way back, or the previous champion can't be loaded; nothing has moved then.
     """
-    champion, previous = version_of(name), version_of(name, PREVIOUS_CHAMPION)
+    with _claim(name, CLAIM_PATIENCE):  # puts right what a killed process has left
+        champion, previous = version_of(name), version_of(name, PREVIOUS_CHAMPION)
     if champion is None:
         raise ModelError(f"{name} has no champion: `penguins promote` makes one.")
     if previous is None or previous == champion:
@@ -79,11 +83,12 @@ def _claim(name: str, patience: float) -> Iterator[None]:
     while True:
         try:
             with asking(name):
-                dialect.note(name, key, json.dumps([time.time(), socket.gethostname(), os.getpid()]))
+                former = dialect.marked(name, PREVIOUS_CHAMPION)
+                dialect.note(name, key, json.dumps([time.time(), socket.gethostname(), os.getpid(), former]))
                 claims = dialect.notes(name)
             others = {other: value for other, value in claims.items() if other.startswith(CLAIM) and other != key}
             for other in [other for other, value in others.items() if _is_abandoned(value)]:
-                del others[other]
+                _put_right(name, others.pop(other))
                 _withdraw(name, other)
             if not others:
                 yield
@@ -92,8 +97,11 @@ def _claim(name: str, patience: float) -> Iterator[None]:
             _withdraw(name, key)
         if time.monotonic() > deadline:
             other, value = others.popitem()
+            made_at, host, process, _ = json.loads(value)
+            since = datetime.fromtimestamp(made_at, UTC).strftime("%H:%M UTC")
             raise StoreError(
-                f"Another process ({value}) is moving the champion of {name}: try again later, or, if it is gone, "
+                f"Process {process} on {host} has been moving the champion of {name} since {since}: "
+                "try again later, or, if it is gone, "
                 f"remove the tag {other} of {dialect.notes_place(name)}."
             )
         # Two who see each other's claims both step back, and not in step.
@@ -102,10 +110,19 @@ def _claim(name: str, patience: float) -> Iterator[None]:
 
 def _is_abandoned(value: str) -> bool:
     """Whether the process that made a claim is gone: it was killed on this machine, or much time has passed."""
-    made_at, host, process = json.loads(value)
+    made_at, host, process, _ = json.loads(value)
     if host == socket.gethostname() and not psutil.pid_exists(process):
         return True
     return bool(time.time() - made_at > CLAIM_LIFETIME)
+
+
+def _put_right(name: str, value: str) -> None:
+    """Take back the first half of a move, if whoever made the claim was killed before the second."""
+    former = json.loads(value)[3]
+    with asking(name):
+        champion = dialect.marked(name, CHAMPION)
+        if former is not None and champion is not None and dialect.marked(name, PREVIOUS_CHAMPION) == champion:
+            dialect.mark(name, former, PREVIOUS_CHAMPION)
 
 
 def _withdraw(name: str, key: str) -> None:
@@ -116,9 +133,9 @@ def _withdraw(name: str, key: str) -> None:
         dialect.forget(name, key)
 
 
-def _exists(version: Version) -> bool:
+def _loads(version: Version) -> bool:
     try:
-        resolve(version.uri)
+        load_scorer(version.uri)
     except ModelError:
         return False
     return True

@@ -26,7 +26,6 @@ from penguins.commands import (
     verbose_option,
 )
 from penguins.config import Policy, SearchParameters, TrainingParameters
-from penguins.errors import ModelError
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -134,10 +133,10 @@ def train(
     evaluates it on the test rows, and logs parameters, metrics, pictures and the model to one run.
     """
     parameters = TrainingParameters(max_iter, reg_param, elastic_net_param, seed, test_fraction)
-    if save_to is not None and save_to.exists():
-        raise ModelError(f"{save_to} exists already: give a path that doesn't, or remove it first.")
     from penguins import flavor, show, train
 
+    if save_to is not None:
+        flavor.require_free(save_to)
     with show.progress(("Starting Spark", *train.SOURCE_STEPS, *train.STEPS)) as report:
         report("Starting Spark")
         with _working_on(data, reachable_store(tracking_uri)) as spark:

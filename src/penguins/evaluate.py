@@ -121,7 +121,8 @@ def judge(challenger: Confusion, champion: Confusion | None, policy: Policy) -> 
     ours = metrics(challenger)
     against = _below_floors(challenger, ours, policy)
     if champion is None:
-        praise = f"it is the first one, and its accuracy of {ours['accuracy']:.3f} and every recall reach the floors"
+        reached = f"its accuracy of {ours['accuracy']:.3f} and every recall reach the floors"
+        praise = f"no champion stands against it, and {reached}"
     else:
         theirs = metrics(champion)
         against += _worse_than(challenger, champion, ours, theirs, policy)

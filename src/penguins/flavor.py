@@ -75,6 +75,21 @@ def write(
     model.save(str(path / MLMODEL_FILE_NAME))
 
 
+def require_free(path: str | Path) -> None:
+    """Make the folder that a model is to be saved into.
+
+    Raises ModelError when there is something at `path` already, or nothing can be written there.
+    """
+    if Path(path).exists():
+        raise ModelError(f"{path} exists already: give a path that doesn't, or remove it first.")
+    parent = Path(path).resolve().parent
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryDirectory(dir=parent).cleanup()
+    except OSError as error:
+        raise ModelError(f"{path} can't be written ({error.strerror}): give another path for the model.") from error
+
+
 def save(
     model: PipelineModel,
     path: str | Path,
@@ -82,17 +97,14 @@ def save(
     spec: Spec = PENGUINS,
     signature: ModelSignature | None = None,
 ) -> None:
-    """Save a fitted pipeline as a model folder. Raises ModelError when there is something at `path` already."""
+    """Save a fitted pipeline as a model folder. Raises ModelError as `require_free` does."""
     from penguins.export import to_onnx
 
-    if Path(path).exists():
-        raise ModelError(f"{path} exists already: give a path that doesn't, or remove it first.")
+    require_free(path)
     onnx_model = to_onnx(model, spec)
     signature = signature or infer_signature(onnx_model, input_example)
     # Written beside and moved into place, so that an interrupted save leaves nothing half-written at `path`.
-    parent = Path(path).resolve().parent
-    parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=parent, prefix=".saving-") as folder:
+    with tempfile.TemporaryDirectory(dir=Path(path).resolve().parent, prefix=".saving-") as folder:
         write(Path(folder, "model"), model, onnx_model, signature, input_example)
         Path(folder, "model").rename(path)
 
@@ -223,8 +235,6 @@ def known_answers(model_uri: str) -> tuple[pd.DataFrame, pd.DataFrame]:
 @contextmanager
 def _told(model_uri: str) -> Iterator[None]:
     """Turn what keeps a model from being loaded within the block into one sentence."""
-    from mlflow.exceptions import MlflowException
-
     try:
         yield
     except ImportError as error:
@@ -232,7 +242,7 @@ def _told(model_uri: str) -> Iterator[None]:
             f"{model_uri} can't be loaded ({first_sentence(error)}): install what is missing; for models in Unity "
             'Catalog that is `pip install "penguins[databricks]"`.'
         ) from error
-    except (MlflowException, OSError) as error:
+    except Exception as error:  # each of the libraries has its own words for files that are broken
         raise ModelError(f"{model_uri} can't be loaded: {first_sentence(error)}") from error
 
 

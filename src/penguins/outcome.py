@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -13,8 +14,12 @@ from typing import Any
 
 from penguins import record, registry
 from penguins.errors import ModelError, PenguinsError, StoreError, first_sentence
+from penguins.tracking import Tracking
 
 SUMMARY, ARTIFACTS, MODEL = "run.json", "artifacts", "model"
+
+UNFINISHED = "unfinished"
+"""What the folder of a model is called until all of it is written."""
 
 
 @dataclass(frozen=True)
@@ -51,20 +56,22 @@ def folder(summary: Summary) -> Iterator[Path]:
     When the block fails after the model was written, the folder is kept, and StoreError says where, and how to log it.
     """
     place = Path(tempfile.mkdtemp(prefix="penguins-"))
+    kept = None
     try:
         (place / SUMMARY).write_text(json.dumps(asdict(summary), indent=2))
         (place / ARTIFACTS).mkdir()
         yield place
     except Exception as error:
-        if not (place / MODEL / "MLmodel").exists():
+        if not (place / MODEL).exists():
             raise
         kept = _keep(place)
         said = str(error) if isinstance(error, PenguinsError) else f"The run can't be logged: {first_sentence(error)}"
         raise StoreError(
-            f"{said.rstrip('.')}; the fitted model is kept in {kept}, and `penguins log {kept}` logs it."
+            f"{said.rstrip('.')}; the fitted model is kept in {kept}, and `{_command(kept)}` logs it."
         ) from error
     finally:
-        shutil.rmtree(place, ignore_errors=True)
+        if kept != place:
+            shutil.rmtree(place, ignore_errors=True)
 
 
 def log(place: Path, summary: Summary) -> tuple[str, int | None]:
@@ -118,13 +125,20 @@ def _read(place: Path) -> Summary:
 
 
 def _keep(place: Path) -> Path:
-    """Copy the folder to where the user works, or, if that can't be written to, to another temporary one."""
-    for parent in (Path.cwd(), Path(tempfile.gettempdir())):
-        kept = Path(parent, f"penguins-kept-{place.name.removeprefix('penguins-')}")
-        try:
-            shutil.copytree(place, kept)
-        except OSError:
-            shutil.rmtree(kept, ignore_errors=True)
-        else:
-            return kept
-    raise StoreError("The fitted model could not be kept: neither this folder nor the temporary one takes it.")
+    """Copy the folder to where the user works; if that can't be written to, it stays where it is."""
+    kept = Path.cwd() / f"penguins-kept-{place.name.removeprefix('penguins-')}"
+    try:
+        shutil.copytree(place, kept)
+    except OSError:
+        shutil.rmtree(kept, ignore_errors=True)
+        return place
+    return kept
+
+
+def _command(kept: Path) -> str:
+    """What logs the folder to the store that is in use, typed into a shell in this folder."""
+    import mlflow
+
+    uri = mlflow.get_tracking_uri()
+    elsewhere = [] if uri == Tracking.local().tracking_uri else ["--tracking-uri", uri]
+    return shlex.join(["penguins", "log", str(kept), *elsewhere])

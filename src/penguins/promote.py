@@ -144,6 +144,7 @@ def _judge(
 ) -> Promotion:
     reading = champion.version_of(challenger.name)
     asked: dict[str, Confusion] = {}
+    broken: tuple[str, ...] = ()
     try:
         if reading == challenger:
             raise ModelError("it is the champion already")
@@ -153,24 +154,23 @@ def _judge(
             asked["challenger"] = _ask(challenger, test, spec)
             if reading is not None:
                 report(STEPS[2])
-                asked |= _ask_champion(reading, test, spec, replace_broken)
+                try:
+                    asked["champion"] = _ask(reading, test, spec)
+                except ModelError as error:
+                    if not replace_broken:
+                        raise ModelError(
+                            f"{error}; --replace-broken-champion judges as if there were no champion"
+                        ) from error
+                    broken = (f"{error}, and it is to be replaced",)
         report(STEPS[3])
         verdict = evaluate.judge(asked["challenger"], asked.get("champion"), policy)
+        verdict = replace(verdict, reasons=(*broken, *verdict.reasons))
     except (DataError, ModelError) as error:
         # What can't be judged isn't promoted.
         verdict = Verdict(False, (str(error),))
     rows = asked["challenger"].rows if asked else 0
     measures = {name: evaluate.metrics(confusion) for name, confusion in asked.items()}
     return Promotion(challenger, reading, verdict, False, None, rows, measures)
-
-
-def _ask_champion(version: Version, test: DataFrame, spec: Spec, replace_broken: bool) -> dict[str, Confusion]:
-    try:
-        return {"champion": _ask(version, test, spec)}
-    except ModelError as error:
-        if replace_broken:
-            return {}
-        raise ModelError(f"{error}; --replace-broken-champion judges as if there were no champion") from error
 
 
 def _ask(version: Version, test: DataFrame, spec: Spec) -> Confusion:
@@ -206,14 +206,12 @@ def _keep(promotion: Promotion, policy: Policy) -> None:
     accuracy = {f"gate_{who}_accuracy": f"{measures['accuracy']:.4f}" for who, measures in promotion.metrics.items()}
     if promotion.challenger == promotion.champion:
         return  # the champion keeps the reasons that made it champion
-    registry.describe(
-        promotion.challenger,
-        {
-            "gate_verdict": "yes" if verdict.promote else "no",
-            "gate_reasons": "; ".join(verdict.reasons),
-            "gate_champion": "none" if champion is None else str(champion),
-            "gate_rows": str(promotion.rows),
-            "gate_run_id": promotion.run_id or "",
-            **accuracy,
-        },
-    )
+    said = {
+        "gate_verdict": "yes" if verdict.promote else "no",
+        "gate_reasons": "; ".join(verdict.reasons),
+        "gate_champion": "none" if champion is None else str(champion),
+        "gate_rows": str(promotion.rows),
+        "gate_run_id": promotion.run_id or "",
+        **accuracy,
+    }
+    registry.describe(promotion.challenger, said, in_place_of="gate_")

@@ -84,11 +84,18 @@ def newest(name: str) -> Version:
     return Version(name, max(numbers))
 
 
-def describe(version: Version, tags: Mapping[str, str]) -> None:
-    """Put tags on a version; values are cut to what every registry takes."""
+def describe(version: Version, tags: Mapping[str, str], *, in_place_of: str | None = None) -> None:
+    """Put tags on a version; values are cut to what every registry takes.
+
+    Other tags whose names begin with `in_place_of` are from an earlier time, and go.
+    """
     import mlflow
 
     client = mlflow.MlflowClient()
+    if in_place_of is not None:
+        for key in client.get_model_version(version.name, str(version.number)).tags:
+            if key.startswith(in_place_of) and key not in tags:
+                client.delete_model_version_tag(version.name, str(version.number), key)
     for key, value in tags.items():
         shown = value if len(value) <= LONGEST_TAG else f"{value[: LONGEST_TAG - 3]}..."
         client.set_model_version_tag(version.name, str(version.number), key, shown)

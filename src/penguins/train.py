@@ -214,7 +214,8 @@ def train_model(
         with outcome.folder(summary) as place:
             record.write_artifacts(place / outcome.ARTIFACTS, model, confusion, spec, reasons or {})
             signature = signature or flavor.infer_signature(onnx_model, example)
-            flavor.write(place / outcome.MODEL, model, onnx_model, signature, example)
+            flavor.write(place / outcome.UNFINISHED, model, onnx_model, signature, example)
+            (place / outcome.UNFINISHED).rename(place / outcome.MODEL)
             model_uri, version = outcome.log(place, summary)
     return TrainedModel(
         run_id=run.info.run_id,
