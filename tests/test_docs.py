@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -9,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
+from uuid import uuid4
 
 import click
 import mlflow
@@ -110,19 +112,42 @@ def test_the_monitoring_page_shows_what_monitor_prints(
 
 @pytest.mark.spark
 @pytest.mark.slow
-def test_the_demo_tells_the_story_shown_and_leaves_nothing_running(clone: Path) -> None:
-    import psutil
-
-    before = {process.pid for process in psutil.Process().children(recursive=True)}
+def test_the_demo_tells_the_story_shown_and_leaves_nothing_running(
+    clone: Path, spark: SparkSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mark = uuid4().hex
     # A registry that others use is none of the demo's business.
-    result = run(".venv/bin/penguins demo", clone, MLFLOW_REGISTRY_URI="http://127.0.0.1:9")
+    result = run(".venv/bin/penguins demo", clone, MLFLOW_REGISTRY_URI="http://127.0.0.1:9", DEMO=mark)
     assert result.returncode == 0, result.stderr
+    assert started_with(mark) == []
     [shown] = blocks(README, "text")
     assert timeless(result.stdout) == timeless(shown)
-    assert {process.pid for process in psutil.Process().children(recursive=True)} <= before
     assert sorted(path.name for path in clone.iterdir()) == ["data", "penguins-demo"]
     made = ["both.csv", "drift", "mlflow.db", "mlruns", "penguins.csv", "scored.csv", "season.csv"]
     assert sorted(path.name for path in (clone / "penguins-demo").iterdir()) == made
+    end = result.stdout.rpartition("That was all.")[2]
+    named = [path.removesuffix(".") for path in re.findall(r"\S+\.(?:csv|html)\b", end)]
+    assert named == ["scored.csv", "drift/drift_report.html"]
+    for path in named:
+        assert (clone / "penguins-demo" / path).is_file()
+    monkeypatch.chdir(clone / "penguins-demo")
+    commands = re.findall(r"^\$ penguins ((?:train|promote|predict|monitor|rollback).*)$", result.stdout, re.MULTILINE)
+    assert len(commands) == 8
+    for command in commands:
+        again = here(*command.split())
+        assert (again.exit_code in {0, 3}, "Error" in again.stderr) == (True, False), f"{command}: {again.stderr}"
+
+
+def started_with(mark: str) -> list[str]:
+    """The command lines of all processes that have `mark` in their environment, whoever is their parent now."""
+    import psutil
+
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+            if process.environ().get("DEMO") == mark:
+                found.append(" ".join(process.cmdline()))
+    return found
 
 
 def test_every_command_stands_in_the_readme() -> None:
