@@ -91,20 +91,23 @@ def test_the_readmes_python_runs(clone: Path) -> None:
 
 @pytest.mark.spark
 @pytest.mark.slow
-def test_the_monitoring_page_shows_what_monitor_prints(
+def test_the_pages_show_what_predict_and_monitor_print(
     store: Path, spark: SparkSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.copytree(ROOT / "data", store / "data")
     monkeypatch.chdir(store)
     train_from_source(spark, "data/penguins.csv", register_as="penguin_predictor")
     mlflow.MlflowClient().set_registered_model_alias("penguin_predictor", "champion", "1")
-    text = (ROOT / "docs" / "monitoring.md").read_text()
-    [python], [console] = blocks(text, "python"), blocks(text, "console")
+    pages = {name: (ROOT / "docs" / f"{name}.md").read_text() for name in ("monitoring", "predict")}
+    [python] = blocks(pages["monitoring"], "python")
     exec(python, {})
-    command, _, shown = console.partition("\n")
-    result = here(*command.partition("penguins ")[2].split(), COLUMNS="80")
-    assert result.exit_code == 3, result.stderr
-    assert timeless(result.stdout) == timeless(shown)
+    for name, exit_code in (("predict", 0), ("monitoring", 3)):
+        [console] = blocks(pages[name], "console")
+        command, _, shown = console.partition("\n")
+        result = here(*command.partition("penguins ")[2].split(), COLUMNS="80")
+        assert result.exit_code == exit_code, result.stderr
+        assert timeless(result.stdout) == timeless(shown)
+    assert (store / "scored.csv").is_file()
     assert sorted(path.name for path in (store / "report").iterdir()) == [
         *("drift_report.html", "drift_report.png", "monitoring.json")
     ]
