@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -9,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
+from uuid import uuid4
 
 import click
 import mlflow
@@ -89,20 +91,23 @@ def test_the_readmes_python_runs(clone: Path) -> None:
 
 @pytest.mark.spark
 @pytest.mark.slow
-def test_the_monitoring_page_shows_what_monitor_prints(
+def test_the_pages_show_what_predict_and_monitor_print(
     store: Path, spark: SparkSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.copytree(ROOT / "data", store / "data")
     monkeypatch.chdir(store)
     train_from_source(spark, "data/penguins.csv", register_as="penguin_predictor")
     mlflow.MlflowClient().set_registered_model_alias("penguin_predictor", "champion", "1")
-    text = (ROOT / "docs" / "monitoring.md").read_text()
-    [python], [console] = blocks(text, "python"), blocks(text, "console")
+    pages = {name: (ROOT / "docs" / f"{name}.md").read_text() for name in ("monitoring", "predict")}
+    [python] = blocks(pages["monitoring"], "python")
     exec(python, {})
-    command, _, shown = console.partition("\n")
-    result = here(*command.partition("penguins ")[2].split(), COLUMNS="80")
-    assert result.exit_code == 3, result.stderr
-    assert timeless(result.stdout) == timeless(shown)
+    for name, exit_code in (("predict", 0), ("monitoring", 3)):
+        [console] = blocks(pages[name], "console")
+        command, _, shown = console.partition("\n")
+        result = here(*command.partition("penguins ")[2].split(), COLUMNS="80")
+        assert result.exit_code == exit_code, result.stderr
+        assert timeless(result.stdout) == timeless(shown)
+    assert (store / "scored.csv").is_file()
     assert sorted(path.name for path in (store / "report").iterdir()) == [
         *("drift_report.html", "drift_report.png", "monitoring.json")
     ]
@@ -110,19 +115,42 @@ def test_the_monitoring_page_shows_what_monitor_prints(
 
 @pytest.mark.spark
 @pytest.mark.slow
-def test_the_demo_tells_the_story_shown_and_leaves_nothing_running(clone: Path) -> None:
-    import psutil
-
-    before = {process.pid for process in psutil.Process().children(recursive=True)}
+def test_the_demo_tells_the_story_shown_and_leaves_nothing_running(
+    clone: Path, spark: SparkSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mark = uuid4().hex
     # A registry that others use is none of the demo's business.
-    result = run(".venv/bin/penguins demo", clone, MLFLOW_REGISTRY_URI="http://127.0.0.1:9")
+    result = run(".venv/bin/penguins demo", clone, MLFLOW_REGISTRY_URI="http://127.0.0.1:9", DEMO=mark)
     assert result.returncode == 0, result.stderr
+    assert started_with(mark) == []
     [shown] = blocks(README, "text")
     assert timeless(result.stdout) == timeless(shown)
-    assert {process.pid for process in psutil.Process().children(recursive=True)} <= before
     assert sorted(path.name for path in clone.iterdir()) == ["data", "penguins-demo"]
     made = ["both.csv", "drift", "mlflow.db", "mlruns", "penguins.csv", "scored.csv", "season.csv"]
     assert sorted(path.name for path in (clone / "penguins-demo").iterdir()) == made
+    end = result.stdout.rpartition("That was all.")[2]
+    named = [path.removesuffix(".") for path in re.findall(r"\S+\.(?:csv|html)\b", end)]
+    assert named == ["scored.csv", "drift/drift_report.html"]
+    for path in named:
+        assert (clone / "penguins-demo" / path).is_file()
+    monkeypatch.chdir(clone / "penguins-demo")
+    commands = re.findall(r"^\$ penguins ((?:train|promote|predict|monitor|rollback).*)$", result.stdout, re.MULTILINE)
+    assert len(commands) == 8
+    for command in commands:
+        again = here(*command.split())
+        assert (again.exit_code in {0, 3}, "Error" in again.stderr) == (True, False), f"{command}: {again.stderr}"
+
+
+def started_with(mark: str) -> list[str]:
+    """The command lines of all processes that have `mark` in their environment, whoever is their parent now."""
+    import psutil
+
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+            if process.environ().get("DEMO") == mark:
+                found.append(" ".join(process.cmdline()))
+    return found
 
 
 def test_every_command_stands_in_the_readme() -> None:

@@ -73,6 +73,19 @@ def test_a_row_that_the_model_cant_answer_has_no_answer_and_the_others_have_its_
     assert [row["confidence"] for row in found][:2] == [pytest.approx(direct[0], abs=1e-12), None]
 
 
+def test_numbers_too_large_to_compute_with_have_no_answer_and_no_confidence(spark: SparkSession) -> None:
+    accepted, _ = data.check(data.read(spark, PENGUINS_CSV))
+    huge = ("Dream", -1.7e308, 1.7e308, 1.7e308, 1.7e308)
+    rows = spark.createDataFrame(
+        [huge, ("Biscoe", 48.7, 14.1, 210.0, 4450.0)],
+        "Island string, CulmenLength double, CulmenDepth double, FlipperLength double, BodyMass double",
+    )
+    answered = ask(observe(rows), pipeline.build(max_iter=10).fit(accepted))
+    [no_answer, answer] = answered.select("CulmenDepth", "prediction", "prediction:flaw", "confidence").collect()
+    assert tuple(no_answer) == (1.7e308, None, "missing", None), "no NaN, which the highest bin would take"
+    assert tuple(answer)[:3] == (14.1, "Gentoo", None)
+
+
 def test_the_same_rows_are_no_drift_and_their_quality_is_known(reference: DataFrame, model: PipelineModel) -> None:
     findings = examine(reference, reference, model=model, spec=SPEC)
     assert [found.column for found in findings.whole.drifts] == ["Colour", "Size", "prediction", "confidence"]
@@ -231,3 +244,9 @@ def test_findings_are_plain_json(reference: DataFrame) -> None:
     }
     assert [window["start"] for window in answer["windows"]] == ["2026-01-01T00:00:00+00:00"]
     assert answer["thresholds"]["psi_drift"] == 0.25
+
+
+def test_a_column_of_times_may_have_a_dot_in_its_name(reference: DataFrame) -> None:
+    dotted = reference.withColumnRenamed("Seen", "se`en.at")
+    findings = examine(reference, dotted, Settings.of(timestamp="se`en.at"), spec=SPEC)
+    assert [(f"{window.start:%Y-%m-%d}", window.rows) for window in findings.windows] == [("2026-01-01", 40)]

@@ -170,6 +170,11 @@ def test_what_cant_be_watched_is_one_sentence_and_no_run(spark: SparkSession, st
     assert str(parameter_error.value) == (
         f"{tmp_path} exists already: give another path for the report, or remove it first."
     )
+    with pytest.raises(DataError) as data_error:
+        monitor(spark, PENGUINS_CSV, PENGUINS_CSV, output=empty / "report")
+    assert str(data_error.value) == (
+        f"{empty}/report can't be written (File exists): give another path for the report."
+    )
     with pytest.raises(ModelError) as model_error:
         monitor(spark, PENGUINS_CSV, PENGUINS_CSV, model=CHAMPION)
     assert str(model_error.value) == (
@@ -177,6 +182,26 @@ def test_what_cant_be_watched_is_one_sentence_and_no_run(spark: SparkSession, st
         "champion."
     )
     assert mlflow.MlflowClient().search_runs(["0"]) == []
+
+
+@pytest.mark.spark
+@pytest.mark.parametrize(("name", "reason"), [("report", "Directory not empty"), ("page.html", "Is a directory")])
+def test_a_report_that_cant_be_put_in_place_any_more_is_in_the_run_that_is_named(
+    spark: SparkSession, store: Path, tmp_path: Path, name: str, reason: str
+) -> None:
+    output = tmp_path / name
+
+    def taken(step: str) -> None:
+        if step == "Logging":
+            (output / "other").mkdir(parents=True)
+
+    with pytest.raises(DataError) as told:
+        monitor(spark, PENGUINS_CSV, PENGUINS_CSV, output=output, report=taken)
+    [run] = mlflow.MlflowClient().search_runs(["0"])
+    assert run.info.status == "FINISHED"
+    assert sorted(item.path for item in mlflow.MlflowClient().list_artifacts(run.info.run_id)) == ARTIFACTS
+    assert str(told.value) == f"{output} can't be written ({reason}): the report is kept in run {run.info.run_id}."
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([name, "store"])
 
 
 def command(*args: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Result:

@@ -108,6 +108,7 @@ def test_good_and_bad_lines_of_a_csv_come_out_in_their_order(
         "g,,46.5,17.9,192,Infinity",
         f"h,{GENTOO},2008",
         "i,Dream,1000,17.9,192,3500",
+        "j,Dream,-1.7e308,1.7e308,1.7e308,1.7e308",
     )
     scored = score(data.read(spark, source, labelled=False), model)
     assert scored.columns == [*HEADER.split(","), "_corrupt_record", *ADDED[:6]]
@@ -121,6 +122,7 @@ def test_good_and_bad_lines_of_a_csv_come_out_in_their_order(
         ("g", None, None, ["Island is missing", "BodyMass is not finite"]),
         ("h", None, None, ["the line does not fit the header"]),
         ("i", 2, "Chinstrap", None),  # outside of the range, but the model has an answer
+        ("j", None, None, ["a number is too large to compute with"]),
     ]
     # All columns: Spark takes no offence at a value of a column that nobody asks for.
     kept = {row["Id"]: row["_corrupt_record"] for row in scored.collect() if row["_corrupt_record"] is not None}
@@ -377,13 +379,69 @@ def test_rows_that_get_lost_are_noticed_before_anything_is_replaced(
 
 
 @pytest.mark.spark
+def test_a_table_that_spark_drops_and_cant_make_anew_leaves_the_finished_one(
+    spark: SparkSession, model: PipelineModel, tmp_path: Path
+) -> None:
+    source = lines(tmp_path / "birds.csv", *MIXED)
+    # Of a table elsewhere only the name is dropped; the new one's place is taken.
+    spark.range(2).write.option("path", str(tmp_path / "old")).saveAsTable("scored_anew")
+    warehouse = Path(str(spark.conf.get("spark.sql.warehouse.dir")).removeprefix("file:"))
+    lines(warehouse / "scored_anew" / "other.txt", "in the way")
+    try:
+        with pytest.raises(DataError) as told:
+            predict.predict(spark, source, "scored_anew", overwrite=True)
+        assert not spark.catalog.tableExists("scored_anew")
+        [beside] = [table.name for table in spark.catalog.listTables() if "scored_anew" in table.name]
+        assert str(told.value).startswith(
+            f"scored_anew can't be written (all its rows are in the table {beside}): [LOCATION_ALREADY_EXISTS] "
+        )
+        assert spark.table(beside).count() == 5
+    finally:
+        shutil.rmtree(warehouse / "scored_anew")
+        for table in spark.catalog.listTables():
+            if "scored_anew" in table.name:
+                spark.sql(f"DROP TABLE {table.name}")
+
+
+@pytest.mark.spark
+def test_the_command_refuses_a_table_that_would_end_with_it(
+    spark: SparkSession, champion: tuple[PipelineModel, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = f"sqlite:///{champion[1] / 'mlflow.db'}"
+    options = ["--data", str(lines(tmp_path / "birds.csv", *MIXED)), "--output", "scored_here", "--tracking-uri", store]
+    result = here("predict", *options)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr.splitlines()[-1] == (
+        "Error: The table scored_here would be gone when the command ends, as all tables of this Spark: "
+        "give a path that ends with .csv or .parquet."
+    )
+    assert not spark.catalog.tableExists("scored_here")
+    # Where Spark runs elsewhere, so do its tables.
+    monkeypatch.setenv("SPARK_REMOTE", "sc://spark.example")
+    target.require_lasting(spark, "scored_here")
+
+
+@pytest.mark.spark
+def test_a_suffix_in_capitals_is_one(spark: SparkSession, model: PipelineModel, tmp_path: Path) -> None:
+    source = lines(tmp_path / "BIRDS.CSV", *MIXED)
+    for name in ("SCORED.CSV", "Scored.Parquet"):
+        assert predict.predict(spark, source, tmp_path / name).rows == 5
+    assert [row["Id"] for row in rows_of(tmp_path / "SCORED.CSV")] == ["a", "b", "c", "d", "e"]
+    assert spark.read.parquet(str(tmp_path / "Scored.Parquet")).count() == 5
+    target.require_free("scored.CSV", overwrite=False)
+    with pytest.raises(DataError, match=r"^scored\.CSV\.gz can't be written: give a path that ends with "):
+        target.require_free("scored.CSV.gz", overwrite=False)
+
+
+@pytest.mark.spark
 def test_a_file_that_turns_out_to_be_unreadable_leaves_nothing(
     spark: SparkSession, model: PipelineModel, tmp_path: Path
 ) -> None:
     lines(tmp_path / "birds" / "a.csv", *MIXED)
     lines(tmp_path / "birds" / "b.csv", "Island,Id,CulmenLength,CulmenDepth,FlipperLength,BodyMass", f"x,{ADELIE}")
-    with pytest.raises(DataError, match=r"^\S*/scored\.csv can't be written: .*header"):
+    with pytest.raises(DataError) as told:
         predict.predict(spark, tmp_path / "birds", tmp_path / "scored.csv")
+    assert str(told.value) == (f"{tmp_path}/scored.csv can't be written: CSV header does not conform to the schema.")
     assert names_in(tmp_path) == ["birds"]
 
 
@@ -509,6 +567,14 @@ def test_the_command_scores_a_file_with_the_champion(
         "",
         "Error: scored.csv exists already: give another --output, or --overwrite to replace it.\n",
     )
+    lines(tmp_path / "birds.csv", *MIXED[:2])
+    replaced = here("predict", *options, "--overwrite", "--model", "models:/penguin_predictor/1", "--json")
+    assert replaced.exit_code == 0, replaced.stderr
+    assert [json.loads(replaced.stdout)[name] for name in ("rows", "model_version")] == [1, 1]
+    assert [row["Id"] for row in rows_of(tmp_path / "scored.csv")] == ["a"]
+    nobody = here("predict", *options, "--overwrite", "--model", "models:/penguin_predictor/7")
+    assert nobody.exit_code == 1
+    assert "penguin_predictor doesn't have a version 7: " in nobody.stderr
     assert here("predict", "--data", "birds.csv").exit_code == 2
 
 

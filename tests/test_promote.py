@@ -16,8 +16,10 @@ from penguins.config import Policy, TrainingParameters
 from penguins.errors import ModelError
 from penguins.promote import Promotion, held_out, promote
 from penguins.registry import Version
+from penguins.tracking import Tracking
 from penguins.train import train_from_source, train_model
 from tests.conftest import PENGUINS_CSV, point_at_nothing
+from tests.test_cli import here
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -299,3 +301,21 @@ def contents(database: Path) -> str:
     text = json.dumps(list(connection.iterdump()))
     connection.close()
     return text
+
+
+def test_the_commands_options_are_the_policy(spark: SparkSession, models: Path) -> None:
+    floors = ["--min-accuracy", "0.91", "--min-recall", "0.72", "--tolerance", "0.03", "--min-test-rows", "200"]
+    asked = ["promote", "--version", "1", *floors, "--json", "--tracking-uri", f"sqlite:///{models}"]
+    tried = here(*asked, "--dry-run")
+    assert tried.exit_code == 3, tried.stderr
+    assert [json.loads(tried.stdout)[name] for name in ("version", "moved", "run_id")] == [1, False, None]
+    Tracking.local(models.parent).activate()
+    assert tags_of(FAIR) == {}
+    refused = here(*asked)
+    assert refused.exit_code == 3, refused.stderr
+    answer = json.loads(refused.stdout)
+    assert answer["reasons"] == json.loads(tried.stdout)["reasons"]
+    Tracking.local(models.parent).activate()
+    policy = mlflow.artifacts.load_dict(f"runs:/{answer['run_id']}/verdict.json")["policy"]
+    assert policy == {"min_accuracy": 0.91, "min_recall": 0.72, "tolerance": 0.03, "min_test_rows": 200}
+    assert tags_of(FAIR)["gate_verdict"] == "no"

@@ -30,6 +30,7 @@ class Anything(BaseHTTPRequestHandler):
     """A server that answers whatever a test wants, and keeps what it was asked."""
 
     status, body, pause = 200, b"", 0.0
+    headers_sent: tuple[tuple[str, str], ...] = ()
     asked: tuple[str, dict[str, Any]] = ("", {})
 
     def do_POST(self) -> None:
@@ -37,6 +38,8 @@ class Anything(BaseHTTPRequestHandler):
         type(self).asked = (self.path, asked)
         time.sleep(self.pause)
         self.send_response(self.status)
+        for header in self.headers_sent:
+            self.send_header(*header)
         self.end_headers()
         self.wfile.write(self.body)
 
@@ -150,6 +153,15 @@ def test_a_server_that_takes_too_long_is_told(server: type[Anything]) -> None:
     url = url_of(server)
     said = complaint(url, timeout=0.05)
     assert said == f"{url} didn't answer within 0.05 seconds: ask for fewer rows, or later."
+
+
+@pytest.mark.parametrize("header", [("Content-Length", "1000"), ("Transfer-Encoding", "chunked")])
+def test_a_server_that_ends_in_the_middle_of_its_answer_is_told(
+    server: type[Anything], header: tuple[str, str]
+) -> None:
+    server.headers_sent = (header,)
+    url = url_of(server)
+    assert complaint(url) == (f"{url}/invocations gave no whole answer: ask again, and look what the server says.")
 
 
 def test_an_address_where_nobody_is_is_told() -> None:

@@ -204,6 +204,27 @@ def test_what_cant_be_read_is_the_senders_mistake(
     assert species(ask(url, {"dataframe_records": [LAB_REQUEST]})) == ["Gentoo"]
 
 
+def test_a_fault_of_the_server_is_not_blamed_on_the_sender(folder: Path) -> None:
+    Tracking.local(folder).activate()
+    app = serve.application(flavor.load_python_function("models:/penguin_predictor/1"))
+    sent: list[Any] = []
+
+    @app.get("/fault")
+    def fault() -> None:
+        raise ValueError("a fault of ours")
+
+    async def receive() -> Any:
+        return {"type": "http.request"}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": "GET", "path": "/fault", "query_string": b"", "headers": []}
+    with pytest.raises(ValueError, match=r"^a fault of ours$"):
+        asyncio.run(app(scope, receive, send))
+    assert sent[0]["status"] == 500
+
+
 # Bodies that nobody would send, by the hundreds.
 
 scalars = (
@@ -446,6 +467,21 @@ def test_a_port_that_is_none_is_told() -> None:
     assert str(told.value) == (
         "127.0.0.1:70000 can't be used (a port is a number from 0 to 65535): give another --port."
     )
+
+
+@pytest.mark.parametrize(
+    ("host", "reason"),
+    [
+        ("192.0.2.1", "Cannot assign requested address"),
+        ("ü..b", "no host has such a name"),
+        ("a..b", r"[^()]+"),
+        ("nowhere.invalid", r"[^()]+"),
+    ],
+)
+def test_a_host_that_isnt_this_machine_is_told_as_such(host: str, reason: str) -> None:
+    with pytest.raises(ServerError) as told:
+        serve.listen(host, 0)
+    assert re.fullmatch(rf"{re.escape(host)}:0 can't be used \({reason}\): give another --host\.", str(told.value))
 
 
 def test_small_answers_are_sent_at_once() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import signal
@@ -15,7 +16,7 @@ import pytest
 from mlflow.entities import Run
 from pyspark.sql import functions as F
 
-from penguins import data, flavor, show, tune
+from penguins import data, flavor, search, show, tune
 from penguins.config import SearchParameters, SearchSpace, TrainingParameters
 from penguins.errors import DataError, ModelError, ParameterError, StoppedError
 from penguins.search import Trial
@@ -23,6 +24,7 @@ from penguins.tracking import Tracking
 from penguins.train import train_from_source
 from penguins.tune import TunedModel, tune_from_source, tune_model
 from tests.conftest import PENGUINS_CSV
+from tests.test_cli import here
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -291,6 +293,26 @@ def test_ctrl_c_keeps_the_best_so_far_and_registers_it(
     assert mlflow.MlflowClient().get_model_version("birds", "1").tags["search_trials"] == str(len(tuned.trials))
 
 
+def test_ctrl_c_when_the_search_is_just_over_keeps_its_trials(
+    birds: tuple[DataFrame, DataFrame], store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def search_and_interrupt(*args: Any, **options: Any) -> None:
+        search.search(*args, **options)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(tune, "search", search_and_interrupt)
+    tuned = tune_model(*birds, trials=2, space=QUICK)
+    assert (tuned.ended, [trial.number for trial in tuned.trials]) == ("interrupted", [0, 1])
+    assert sorted(children(tuned.run_id)) == ["best", "trial 0", "trial 1"]
+
+
+def test_a_timeout_in_which_no_trial_began_is_told(birds: tuple[DataFrame, DataFrame], store: Path) -> None:
+    with pytest.raises(ModelError) as raised:
+        tune_model(*birds, timeout=1e-6, space=QUICK)
+    assert str(raised.value) == "No trial began within 1e-06 seconds: give a longer timeout."
+    assert only_parent().info.status == "FAILED"
+
+
 def test_ctrl_c_before_the_first_trial_leaves_a_killed_run_and_no_model(
     birds: tuple[DataFrame, DataFrame], store: Path
 ) -> None:
@@ -365,3 +387,15 @@ def test_the_callers_run_is_used_and_stays_open(birds: tuple[DataFrame, DataFram
     assert tuned.run_id == active.info.run_id
     assert sorted(children(tuned.run_id)) == ["best", "trial 0"]
     assert "testFraction" not in mlflow.get_run(tuned.run_id).data.params
+
+
+def test_the_commands_options_are_the_settings_of_the_search(spark: SparkSession, store: Path) -> None:
+    options = ["--trials", "1", "--timeout", "600", "--parallelism", "2", "--folds", "3", "--no-register"]
+    place = f"sqlite:///{store / 'mlflow.db'}"
+    result = here("tune", "--data", str(PENGUINS_CSV), *options, "--json", "--tracking-uri", place)
+    assert result.exit_code == 0, result.stderr
+    answer = json.loads(result.stdout)
+    assert (answer["version"], len(answer["search"]["trials"])) == (None, 1)
+    params = Tracking(place).client().get_run(answer["search"]["run_id"]).data.params
+    given = {name: params[name] for name in ("trials", "timeout", "parallelism", "folds")}
+    assert given == {"trials": "1", "timeout": "600.0", "parallelism": "2", "folds": "3"}

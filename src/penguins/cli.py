@@ -287,6 +287,7 @@ def predict(model: str, data: str, output: str, overwrite: bool, tracking_uri: s
     with show.progress(("Starting Spark", *predict.STEPS)) as report:
         report("Starting Spark")
         with _working_on(data, reachable_store(tracking_uri, has_models=True)) as spark:
+            target.require_lasting(spark, output)
             scored = predict.predict(spark, data, output, model_uri=model, overwrite=overwrite, report=report)
     if as_json:
         click.echo(json.dumps(show.scored_as_json(scored)))

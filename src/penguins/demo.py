@@ -82,7 +82,7 @@ def tell(spark: SparkSession, source: Path, folder: Path) -> None:
         os.chdir(before)
     story.console.print(
         f"\nThat was all. Nothing is left running. In {folder.name} are the store with every run and version "
-        f"([dim]penguins ui[/dim] shows it), {SCORED}, and the report on the drift: {REPORT}/report.html."
+        f"([dim]penguins ui[/dim] shows it), {SCORED}, and the report on the drift: {REPORT}/{monitor.PAGE}."
     )
 
 
@@ -160,7 +160,7 @@ def _score(spark: SparkSession, story: Story) -> None:
     story.chapter(
         "Score a whole file with the new champion",
         "Now with the Spark pipeline of the same version. No row gets lost: what can't be scored says why.",
-        f"penguins predict --data {BIRDS} --output {SCORED}",
+        f"penguins predict --data {BIRDS} --output {SCORED} --overwrite",
     )
     with show.progress(predict.STEPS) as report:
         show.scored(predict.predict(spark, BIRDS, SCORED, report=report))
@@ -171,7 +171,8 @@ def _watch(spark: SparkSession, story: Story) -> None:
     story.chapter(
         "New data arrives: a season in which food gets scarce",
         "From the fourth day on every bird weighs a fifth less than the birds that the model learned from.",
-        f"penguins monitor --reference {BIRDS} --current {SEASON} --timestamp MeasuredAt --output {REPORT}",
+        # Without --output, where the demo writes its report: what stands there is never replaced.
+        f"penguins monitor --reference {BIRDS} --current {SEASON} --timestamp MeasuredAt",
     )
     with show.progress(monitor.STEPS) as report:
         watched = monitor.monitor(

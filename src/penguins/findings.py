@@ -11,19 +11,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from penguins import data, drift, evaluate, export
+from penguins import data, drift, evaluate, export, pipeline
 from penguins.bins import MISSING, Bins, Counts, count, find_bins, flaw_of, observe, total
 from penguins.config import RetrainRule, Thresholds, window_length
 from penguins.drift import Drift
 from penguins.errors import ParameterError
 from penguins.evaluate import Confusion
+from penguins.pipeline import PREDICTION
 from penguins.spec import PENGUINS, Numeric, Spec
 
 if TYPE_CHECKING:
     from pyspark.ml import PipelineModel
-    from pyspark.sql import Column, DataFrame
+    from pyspark.sql import DataFrame
 
-PREDICTION = "prediction"
 CONFIDENCE = "confidence"
 WINDOW = "window:start"
 MAX_WINDOWS = 1000
@@ -194,10 +194,10 @@ def examine(
 def ask(observed: DataFrame, model: PipelineModel, spec: Spec = PENGUINS) -> DataFrame:
     """Observed rows with `prediction`, the name of the class that the model gives, and `confidence`, its probability.
 
-    Both are null, and `prediction:flaw` says `missing`, in rows that the model can't answer: where a value is null
-    or a category is one that it doesn't know. Raises ModelError when the model was made for another table.
+    Both are null, and `prediction:flaw` says `missing`, in rows that the model can't answer: where a value is null or
+    too large to compute with (above about 1e307), or a category is one that it doesn't know.
+    Raises ModelError when the model was made for another table.
     """
-    from pyspark.ml.functions import vector_to_array
     from pyspark.sql import functions as F
 
     known = export.known_categories(model, spec)
@@ -208,22 +208,15 @@ def ask(observed: DataFrame, model: PipelineModel, spec: Spec = PENGUINS) -> Dat
             *(F.col(numeric.name).isNotNull() for numeric in spec.numeric),
         ],
     )
-    # The model would fail on a row that it can't answer, so that it is asked about another one in its place.
-    stand_ins: dict[str, Column] = {
-        **{name: F.when(usable, F.col(name)).otherwise(known[name][0]) for name in spec.categorical},
-        **{numeric.name: F.when(usable, F.col(numeric.name)).otherwise(0.0) for numeric in spec.numeric},
-    }
-    given = {f"{name}:given": F.col(name) for name in spec.features}
-    answers = model.transform(observed.withColumns({"usable": usable, **given}).withColumns(stand_ins))
-    names = F.array(*map(F.lit, spec.classes))
-    predicted = F.element_at(names, F.col("prediction").cast("int") + 1)
-    confidence = F.array_max(vector_to_array(F.col("probability")))
-    return answers.select(
-        *(F.col(f"{name}:given").alias(name) for name in spec.features),
-        *(name for name in observed.columns if name not in spec.features),
-        F.when(F.col("usable"), predicted).alias(PREDICTION),
-        F.when(~F.col("usable"), MISSING).alias(flaw_of(PREDICTION)),
-        F.when(F.col("usable"), confidence).alias(CONFIDENCE),
+    answered = pipeline.answer(observed, model, known, usable, spec)
+    code = F.col(PREDICTION)
+    # Not `element_at`, which in Spark 4 takes no index for the last one.
+    name = F.get(F.array(*map(F.lit, spec.classes)), code)
+    return answered.select(
+        f"`{pipeline.ROW}`.*",
+        name.alias(PREDICTION),
+        F.when(code.isNull(), MISSING).alias(flaw_of(PREDICTION)),
+        F.array_max(pipeline.PROBABILITY).alias(CONFIDENCE),
         # Said of the prediction already.
         F.lit(None).cast("string").alias(flaw_of(CONFIDENCE)),
     )
@@ -251,7 +244,8 @@ def _in_windows(current: DataFrame, windows: Windows | None, spec: Spec) -> Data
         return observe(current, spec).withColumn(WINDOW, F.lit(None).cast("bigint"))
     data.require_columns(current, (windows.timestamp,), "The current data")
     seconds = int(windows.length.total_seconds())
-    time = F.col(windows.timestamp).try_cast("timestamp").cast("bigint")
+    column = F.col(f"`{windows.timestamp.replace('`', '``')}`")  # a name may have a dot
+    time = column.try_cast("timestamp").cast("bigint")
     start = (F.floor(time / seconds) * seconds).cast("bigint")
     return observe(current.withColumn(WINDOW, start), spec, keep=[WINDOW])
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from penguins import data, flavor, page, plots, record, registry
 from penguins.config import Report, silent
-from penguins.errors import ParameterError
+from penguins.errors import DataError, ParameterError
 from penguins.findings import Findings, Period, Settings, examine
 from penguins.registry import Version
 from penguins.spec import PENGUINS, Spec
@@ -73,7 +73,8 @@ def monitor(
     `drifted` and `retrain`. The run that is active is used, or the one that MLFLOW_RUN_ID names, or a new one in
     `experiment`. The artifacts are written to `output` as well: the page alone if that ends in `.html`, else a folder.
 
-    Raises ParameterError, DataError, ModelError or StoreError before any run is made.
+    Raises ParameterError, DataError, ModelError or StoreError before any run is made; and after it a DataError that
+    names the run, if `output` can't be written any more.
     """
     require_free(output)
     report(STEPS[0])
@@ -93,20 +94,33 @@ def monitor(
     report(STEPS[3])
     rows = {"reference": findings.whole.drifts[0].reference.rows, "current": findings.whole.rows}
     inputs = {name: record.Input(digests[name], rows[name]) for name in sources}
-    with TemporaryDirectory() as temporary, record.active_run(experiment, None) as run:
-        result = Monitoring(run.info.run_id, run.info.experiment_id, uri, findings)
+    with TemporaryDirectory() as temporary:
         folder = Path(temporary, "report")  # unlike the temporary one, readable for all
-        _write(result, sources, folder)
-        _log(result, sources, inputs, version, folder)
+        with record.active_run(experiment, None) as run:
+            result = Monitoring(run.info.run_id, run.info.experiment_id, uri, findings)
+            _write(result, sources, folder)
+            _log(result, sources, inputs, version, folder)
         if output is not None:
-            _deliver(folder, Path(output))
+            _deliver(folder, Path(output), result.run_id)
     return result
 
 
 def require_free(output: str | Path | None) -> None:
-    """Raise ParameterError when there is something already where a report is to be written."""
-    if output is not None and Path(output).exists():
+    """Make the folder that a report is to be written into.
+
+    Raises ParameterError when there is something already at `output`, DataError when nothing can be written there.
+    """
+    if output is None:
+        return
+    if Path(output).exists():
         raise ParameterError(f"{output} exists already: give another path for the report, or remove it first.")
+    folder = Path(output).absolute().parent
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        # Tried and not asked for: what `os.access` says isn't always true of shared folders.
+        TemporaryDirectory(dir=folder).cleanup()
+    except OSError as error:
+        raise DataError(f"{output} can't be written ({error.strerror}): give another path for the report.") from error
 
 
 def _is_registered(model: str) -> bool:
@@ -162,9 +176,8 @@ def _metrics(period: Period) -> dict[str, float]:
     return measured
 
 
-def _deliver(folder: Path, output: Path) -> None:
+def _deliver(folder: Path, output: Path, run_id: str) -> None:
     """Put the report in place whole: the page alone, or the folder."""
-    output.parent.mkdir(parents=True, exist_ok=True)
     beside = output.with_name(f".{output.name}.{os.getpid()}")
     try:
         if output.suffix == ".html":
@@ -172,6 +185,8 @@ def _deliver(folder: Path, output: Path) -> None:
         else:
             shutil.copytree(folder, beside)
         beside.rename(output)
+    except OSError as error:
+        raise DataError(f"{output} can't be written ({error.strerror}): the report is kept in run {run_id}.") from error
     finally:
         if beside.is_dir():
             shutil.rmtree(beside)

@@ -1,7 +1,8 @@
-"""The MLlib pipeline: build it, and fit it in stages so that each row is assembled once."""
+"""The MLlib pipeline: build it, fit it in stages so that each row is assembled once, ask it about any rows."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from penguins.spec import PENGUINS, Spec
@@ -10,11 +11,16 @@ if TYPE_CHECKING:
     from pyspark.ml import Pipeline, PipelineModel, Transformer
     from pyspark.ml.classification import LogisticRegression, LogisticRegressionModel
     from pyspark.ml.feature import MinMaxScaler, StringIndexer, VectorAssembler
-    from pyspark.sql import DataFrame
+    from pyspark.sql import Column, DataFrame
 
 FEATURES = "Features"
 NUMERIC = "numericFeatures"
 NORMALIZED = "normalizedFeatures"
+
+PREDICTION, PROBABILITY = "prediction", "probability"
+
+# No column of a spec has a dot in its name, so these can't be one.
+ROW, USABLE = "input.row", "input.usable"
 
 
 def build(
@@ -75,6 +81,39 @@ def join(features: PipelineModel, regression: LogisticRegressionModel) -> Pipeli
     from pyspark.ml import PipelineModel
 
     return PipelineModel([*features.stages, regression])
+
+
+def answer(
+    df: DataFrame, model: PipelineModel, known: Mapping[str, Sequence[str]], usable: Column, spec: Spec = PENGUINS
+) -> DataFrame:
+    """Ask a fitted pipeline about the rows of `df` in which `usable` is true, in one pass; `known` are its categories.
+
+    Returns every row, as one struct in the column `input.row`, with `prediction` (the label's code, int) and
+    `probability` (an array). Both are null where the row isn't usable, and where its numbers are so large (above about
+    1e307) that the probabilities can't be computed.
+    """
+    from pyspark.ml.functions import vector_to_array
+    from pyspark.sql import functions as F
+
+    is_usable = F.col(f"`{USABLE}`")
+    # The model fails at a value that it can't use, so it gets one that it can, and that answer is dropped below.
+    given = [
+        *(F.when(is_usable, F.col(name).cast("string")).otherwise(known[name][0]).alias(name) for name in known),
+        *(F.when(is_usable, F.col(n.name).try_cast("double")).otherwise(0.0).alias(n.name) for n in spec.numeric),
+    ]
+    # The row travels as one value, so that none of its columns is in the way of one that the model makes.
+    packed = df.select(F.struct("*").alias(ROW), *spec.features, usable.alias(USABLE))
+    asked = model.transform(packed.select(f"`{ROW}`", f"`{USABLE}`", *given))
+    probability = vector_to_array(F.col(PROBABILITY))
+    # With three classes or more Spark makes a probability of 1 of an infinite margin, which the twin refuses.
+    margins = [vector_to_array(F.col("rawPrediction"))] if len(spec.classes) > 2 else []
+    # A NaN is larger than infinity in Spark.
+    has_answer = is_usable & F.forall(F.concat(probability, *margins), lambda number: number < float("inf"))
+    return asked.select(
+        f"`{ROW}`",
+        F.when(has_answer, F.col(PREDICTION).cast("int")).alias(PREDICTION),
+        F.when(has_answer, probability).alias(PROBABILITY),
+    )
 
 
 def _feature_stages(spec: Spec) -> tuple[list[StringIndexer], VectorAssembler, MinMaxScaler, VectorAssembler]:

@@ -8,10 +8,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from penguins import config, data, export, flavor, registry, target
+from penguins import config, data, export, flavor, pipeline, registry, target
 from penguins.config import Report, silent
 from penguins.data import REASONS
 from penguins.errors import DataError
+from penguins.pipeline import PREDICTION, PROBABILITY, ROW
 from penguins.registry import Version
 from penguins.spec import PENGUINS, Spec
 
@@ -22,11 +23,9 @@ if TYPE_CHECKING:
 STEPS = ("Loading the model", "Scoring and writing", "Counting what was written")
 """What `predict` reports, in order."""
 
-PREDICTION = "prediction"
 STAMPS = ("model_name", "model_version", "scored_at")
 
-# No column of a spec has a dot in its name, so these can't be one.
-ROW, WHY = "input.row", "input.reasons"
+TOO_LARGE = "a number is too large to compute with"
 
 
 @dataclass(frozen=True)
@@ -76,35 +75,28 @@ def score(df: DataFrame, model: PipelineModel, spec: Spec = PENGUINS) -> DataFra
 
     Adds `prediction` (the label's code, int), the class name under the label's name in lower case (`species`),
     `probability_<class>` for each class, and `reasons`: null where there is an answer, and an array of sentences where
-    there is none, because a value is missing, is no finite number, or is a category the model doesn't know.
-    A number outside of its range in the spec is scored. A name that `df` has already is changed by `added_columns`.
+    there is none, because a value is missing, is no finite number, is too large to compute with (above about 1e307),
+    or is a category the model doesn't know. A number outside of its range in the spec is scored. A name that `df` has
+    already is changed by `added_columns`.
     Raises DataError when a feature is missing, or two columns differ in nothing but case; ModelError when the model
     is one of another table.
     """
-    from pyspark.ml.functions import vector_to_array
     from pyspark.sql import functions as F
 
     known = export.known_categories(model, spec)
     _require_distinct(df)
     names = added_columns(df.columns, spec)
-    is_scorable = F.col(f"`{WHY}`").isNull()
-    # The model fails at a value that it can't use, so it gets one that it can, and that answer is dropped below.
-    usable = [
-        *(F.when(is_scorable, F.col(name).cast("string")).otherwise(known[name][0]).alias(name) for name in known),
-        *(F.when(is_scorable, F.col(n.name).try_cast("double")).otherwise(0.0).alias(n.name) for n in spec.numeric),
-    ]
-    # The row travels as one value, so that none of its columns is in the way of one that the model makes.
-    packed = df.select(F.struct("*").alias(ROW), *spec.features, data.unscorable(df, spec, known).alias(WHY))
-    answered = model.transform(packed.select(f"`{ROW}`", f"`{WHY}`", *usable))
-    code = F.col(PREDICTION).cast("int")
-    name = F.element_at(F.array(*(F.lit(name) for name in spec.classes)), code + 1)
-    probability = F.when(is_scorable, vector_to_array(F.col("probability")))
+    explained = df.select("*", data.unscorable(df, spec, known).alias(names[REASONS]))
+    answered = pipeline.answer(explained, model, known, F.col(names[REASONS]).isNull(), spec)
+    row, code, probability = F.col(f"`{ROW}`"), F.col(PREDICTION), F.col(PROBABILITY)
+    # Not `element_at`, which in Spark 4 takes no index for the last one.
+    name = F.get(F.array(*map(F.lit, spec.classes)), code)
     return answered.select(
-        f"`{ROW}`.*",
-        F.when(is_scorable, code).alias(names[PREDICTION]),
-        F.when(is_scorable, name).alias(names[spec.name_column]),
+        *(row[name].alias(name) for name in df.columns),
+        code.alias(names[PREDICTION]),
+        name.alias(names[spec.name_column]),
         *(probability[place].alias(names[f"probability_{name}"]) for place, name in enumerate(spec.classes)),
-        F.col(f"`{WHY}`").alias(names[REASONS]),
+        F.coalesce(row[names[REASONS]], F.when(code.isNull(), F.array(F.lit(TOO_LARGE)))).alias(names[REASONS]),
     )
 
 

@@ -141,7 +141,7 @@ def _frame(records: Any) -> pd.DataFrame:
 
 
 def _post(url: str, body: str, headers: Mapping[str, str], timeout: float) -> requests.Response:
-    """Post JSON. Raises TimeoutError, ConnectionError, or ValueError for what is no address."""
+    """Post JSON. Raises TimeoutError, ConnectionError, ValueError (no address), or ServerError (half an answer)."""
     import requests
 
     with requests.Session() as session:
@@ -156,7 +156,9 @@ def _post(url: str, body: str, headers: Mapping[str, str], timeout: float) -> re
         except requests.ConnectionError as error:
             raise ConnectionError from error
         except requests.RequestException as error:
-            raise ValueError from error
+            if isinstance(error, ValueError):  # as requests has it for an address that is none
+                raise
+            raise ServerError(f"{url} gave no whole answer: ask again, and look what the server says.") from error
 
 
 def _no_predictions(who: str, status: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import http.client
 import json
 import os
@@ -97,7 +98,7 @@ def application(model: PyFuncModel) -> FastAPI:
     """MLflow's scoring server for `model`, which answers with 400 what MLflow by itself answers with 500.
 
     These are a body nested too deeply for Python's JSON parser and a number with more than 4,300 digits; a request
-    without a content type gets MLflow's own 415.
+    without a content type gets MLflow's own 415. Any other ValueError is a fault of the server, and stays a 500.
     """
     from mlflow.pyfunc import scoring_server
 
@@ -118,11 +119,22 @@ def listen(host: str, port: int) -> socket.socket:
         listener.bind((host, port))
         # Now and not later: two sockets can be bound to one port as long as neither listens.
         listener.listen()
-    except (OSError, OverflowError) as error:
+    except (OSError, OverflowError, TypeError, ValueError) as error:
         listener.close()
-        reason = error.strerror if isinstance(error, OSError) else "a port is a number from 0 to 65535"
-        raise ServerError(f"{host}:{port} can't be used ({reason}): give another --port.") from error
+        reason, option = _refusal(error)
+        raise ServerError(f"{host}:{port} can't be used ({reason}): give another {option}.") from error
     return listener
+
+
+def _refusal(error: Exception) -> tuple[str, str]:
+    """Why nothing can listen there, and the option that is to blame."""
+    if isinstance(error, OSError):
+        is_host = isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL
+        return error.strerror or str(error), "--host" if is_host else "--port"
+    if isinstance(error, OverflowError):
+        return "a port is a number from 0 to 65535", "--port"
+    # A TypeError or a ValueError, by the version of Python, says that a name can't be encoded.
+    return "no host has such a name", "--host"
 
 
 class _ContentType:
@@ -140,6 +152,9 @@ class _ContentType:
 async def _unreadable(_: Request, error: Exception) -> Response:
     from fastapi.responses import JSONResponse
 
+    # Python has no class of its own for a number of too many digits.
+    if isinstance(error, ValueError) and not str(error).startswith("Exceeds the limit"):
+        raise error
     reason = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
     sentence = f"The body can't be read ({reason}): send one of dataframe_records, dataframe_split, inputs, instances."
     return JSONResponse({"error_code": "BAD_REQUEST", "message": sentence}, status_code=400)

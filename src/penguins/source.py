@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, TypeVar
 
-from penguins.errors import DataError, first_sentence
+from penguins.errors import DataError, first_sentence, without_secrets
 from penguins.spec import PENGUINS, Spec
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def require_columns(df: DataFrame, columns: tuple[str, ...], what: str) -> None:
 
 def is_path(source: str) -> bool:
     """Whether a source or target is a file, folder or URI by its looks; anything else is the name of a table."""
-    return bool(re.search(r"[/\\:]|\.(csv|parquet)(\.\w+)?$", source))
+    return bool(re.search(r"[/\\:]|\.(csv|parquet)(\.\w+)?$", source, re.IGNORECASE))
 
 
 def _literal(source: str) -> str:
@@ -183,7 +183,8 @@ def root_cause(error: BaseException) -> str:
     cause = error.java_exception
     while cause.getCause() is not None:
         cause = cause.getCause()
-    return str(cause.getMessage())
+    lines = [line.strip() for line in str(cause.getMessage() or "").splitlines() if line.strip()]
+    return without_secrets(lines[0] if lines else cause.getClass().getSimpleName())
 
 
 def columns_named(names: list[str]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 import re
 import shutil
 import tempfile
@@ -39,11 +40,21 @@ def require_free(target: str, overwrite: bool) -> None:
     if not is_path(target):
         require_table_name(target)
         return
-    if not re.search(r"\.(csv|parquet)/?$", target):
+    if not re.search(r"\.(csv|parquet)/?$", target, re.IGNORECASE):
         raise DataError(f"{target} can't be written: give a path that ends with .csv or .parquet, or a table.")
     path = _local(target)
     if path is not None and path.exists() and not overwrite:
         raise _taken(target)
+
+
+def require_lasting(spark: SparkSession, target: str) -> None:
+    """Raise DataError when `target` is a table, and the tables of this Spark end with its process."""
+    elsewhere = {"SPARK_REMOTE", "DATABRICKS_RUNTIME_VERSION"} & set(os.environ)
+    if not (is_path(target) or elsewhere) and spark.conf.get("spark.sql.catalogImplementation") == "in-memory":
+        raise DataError(
+            f"The table {target} would be gone when the command ends, as all tables of this Spark: "
+            "give a path that ends with .csv or .parquet."
+        )
 
 
 def require_apart(df: DataFrame, source: str | Path, target: str) -> None:
@@ -66,8 +77,9 @@ def write(df: DataFrame, target: str, check: Callable[[DataFrame], T], *, overwr
     with `.parquet` a folder as Spark writes it, and anything else a table. Returns what `check` returns; of a CSV it
     gets every column as text.
     A file or folder on this machine, or under /Volumes, is renamed into place. A table is filled from a finished one
-    of its own, by one `saveAsTable`. At any other URI nothing can be renamed: Spark writes a folder in place, which
-    is whole when it holds `_SUCCESS`, and a `check` that raises leaves it there.
+    of its own, by one `saveAsTable`; if that fails, the finished one stays, and the error names it. At any other URI
+    nothing can be renamed: Spark writes a folder in place, which is whole when it holds `_SUCCESS`, and a `check` that
+    raises leaves it there.
     Raises DataError when there is something at `target` and not `overwrite`, or it can't be written.
     """
     require_free(target, overwrite)
@@ -86,7 +98,7 @@ def _write_beside(df: DataFrame, path: Path, target: str, check: Callable[[DataF
             whole = Path(folder, "parts")
             written = _save(df, _for_spark(whole), target, "error")
             answer = check(written)
-            if path.suffix == ".csv":
+            if path.suffix.lower() == ".csv":
                 whole = _joined(whole, df.columns)
             if path.exists():
                 if not overwrite:
@@ -104,21 +116,29 @@ def _write_table(df: DataFrame, name: str, check: Callable[[DataFrame], T], over
     if not overwrite and told(lambda: spark.catalog.tableExists(name), name, FAILURE):
         raise _taken(name)
     beside = re.sub(r"(`?)$", rf"_beside_{uuid4().hex[:8]}\1", name, count=1)
+
+    def drop() -> None:
+        told(lambda: spark.sql(f"DROP TABLE IF EXISTS {beside}"), name, FAILURE)
+
     try:
         told(lambda: df.write.saveAsTable(beside), name, FAILURE)
         answer = check(spark.table(beside))
-        # Delta keeps a table's old columns otherwise; where tables are Parquet, the option means nothing.
-        writer = spark.table(beside).write.option("overwriteSchema", "true")
-        told(lambda: writer.mode("overwrite" if overwrite else "error").saveAsTable(name), name, FAILURE)
-    finally:
-        told(lambda: spark.sql(f"DROP TABLE IF EXISTS {beside}"), name, FAILURE)
+    except BaseException:
+        drop()
+        raise
+    # Delta keeps a table's old columns otherwise; where tables are Parquet, the option means nothing.
+    writer = spark.table(beside).write.option("overwriteSchema", "true")
+    # What fails here may have dropped the old table already, so that the finished one is all there is.
+    failure = f"{FAILURE} (all its rows are in the table {beside})"
+    told(lambda: writer.mode("overwrite" if overwrite else "error").saveAsTable(name), name, failure)
+    drop()
     return answer
 
 
 def _save(df: DataFrame, place: str, target: str, mode: str, *, has_header: bool = False) -> DataFrame:
     """Write a folder of part files in the format that the name of `target` says, and read it back."""
     spark = df.sparkSession
-    if not target.rstrip("/").endswith(".csv"):
+    if not target.rstrip("/").lower().endswith(".csv"):
         told(lambda: df.write.mode(mode).parquet(place), target, FAILURE)
         return told(lambda: spark.read.parquet(place), target)
     flat, options = _flat(df), {**CSV, "header": str(has_header).lower()}

@@ -245,8 +245,8 @@ def _search(
             keep=keep,
         )
     except KeyboardInterrupt:
-        # It came before the search was under way.
-        tried, ended = (), INTERRUPTED
+        # It came before the search was under way, or when it was over.
+        tried, ended = tuple(sorted(kept, key=lambda trial: trial.number)), INTERRUPTED
     if ended == INTERRUPTED:
         _end_trials_cut_short(client, run)
     return tried, ended
