@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from databricks.bundles.core import Bundle, Resources, Variable, variables
@@ -14,12 +15,12 @@ from databricks.sdk.errors import NotFound
 from databricks.sdk.errors.base import DatabricksError
 
 from penguins import endpoint
-from penguins.config import CHAMPION, ServingParameters
-from penguins.errors import PenguinsError
+from penguins.config import CHAMPION, WORKLOAD_SIZES, ServingParameters
+from penguins.errors import ModelError, PenguinsError
 from penguins.registry import Version
 
 PATIENCE = 20
-"""Seconds that the look-up may take; a deployment should not hang on it."""
+"""Seconds in which a busy workspace is asked again; one request alone may take `endpoint.REQUEST_TIMEOUT`."""
 
 
 @variables
@@ -49,10 +50,17 @@ def load_resources(bundle: Bundle) -> Resources:
     model = f"{catalog}.{schema}.{prefix}{_value(bundle, Variables.model_name)}"
     # Without the prefix, which the target's mode puts in front of it.
     name = _value(bundle, Variables.endpoint_name)
+    size, wanted = _value(bundle, Variables.endpoint_size), _value(bundle, Variables.model_version)
+    if size not in WORKLOAD_SIZES:
+        resources.add_diagnostic_error(f"endpoint_size is {size!r}: it must be one of {', '.join(WORKLOAD_SIZES)}.")
+        return resources
+    if wanted != CHAMPION and not re.fullmatch("[1-9][0-9]*", wanted):
+        resources.add_diagnostic_error(
+            f"model_version is {wanted!r}: it must be {CHAMPION}, or the number of a version, from 1."
+        )
+        return resources
     try:
-        wanted, host = _value(bundle, Variables.model_version), _value(bundle, Variables.host)
-        number = _version(wanted, model, f"{prefix}{name}", host)
-        settings = ServingParameters(_value(bundle, Variables.endpoint_size))
+        number = _version(wanted, model, f"{prefix}{name}", _value(bundle, Variables.host))
     except (PenguinsError, DatabricksError, TimeoutError, ValueError) as error:
         resources.add_diagnostic_error(f"It isn't known which version of {model} the endpoint is to serve: {error}")
         return resources
@@ -62,7 +70,7 @@ def load_resources(bundle: Bundle) -> Resources:
             "Run `databricks bundle run training`, then deploy again."
         )
         return resources
-    entity = endpoint.served(Version(model, number), settings)
+    entity = endpoint.served(Version(model, number), ServingParameters(size))
     # Checked when it is made: an unknown field or a value that isn't allowed raises.
     described: Any = {
         "name": name,
@@ -107,7 +115,16 @@ def _champion(client: WorkspaceClient, model: str) -> int | None:
 
 
 def _served(client: WorkspaceClient, model: str, name: str) -> int | None:
-    """The version of the model that has most of the endpoint's traffic."""
+    """The version of the model that has most of the endpoint's traffic.
+
+    Raises ModelError when the endpoint serves only another model.
+    """
     found = endpoint.read(client, name)
-    ours = [(share, entity) for entity, share in endpoint.shares(found) if entity.entity_name == model] if found else []
+    shares = endpoint.shares(found) if found else []
+    ours = [(share, entity) for entity, share in shares if entity.entity_name == model]
+    if shares and not ours:
+        raise ModelError(
+            f"{name} serves {shares[0][0].entity_name}, and this model has no champion yet: deploy with the former "
+            f"names, or delete the endpoint first (`penguins undeploy --to databricks --endpoint {name}`)."
+        )
     return int(str(max(ours, key=lambda one: one[0])[1].entity_version)) if ours else None

@@ -330,13 +330,38 @@ def test_a_workspace_that_does_not_tell_is_an_error_and_not_no_champion(tmp_path
     assert f"It isn't known which version of {MODEL} the endpoint is to serve: not today" in said
 
 
-@pytest.mark.parametrize(("name", "value"), [("model_version", "newest"), ("endpoint_size", "Tiny")])
-def test_values_that_nothing_can_be_made_of(tmp_path: Path, name: str, value: str) -> None:
+def test_an_endpoint_of_another_model_is_not_left_out_and_so_deleted(tmp_path: Path) -> None:
+    config = {
+        "served_entities": [{"name": "other-2", "entity_name": "main.penguins.other", "entity_version": "2"}],
+        "traffic_config": {"routes": [{"served_model_name": "other-2", "traffic_percentage": 100}]},
+    }
+    there = {"name": "dev_ada_predict-penguin", "state": {}, "config": config, "polls": 0}
+    with running(Workspace(endpoints={"dev_ada_predict-penguin": there})) as workspace:
+        endpoints, said = loaded(workspace, tmp_path)
+    assert endpoints == {}
+    assert re.search(r'"severity": ?"error"', said)
+    assert (
+        f"It isn't known which version of {MODEL} the endpoint is to serve: dev_ada_predict-penguin serves "
+        "main.penguins.other, and this model has no champion yet: deploy with the former names, or delete the endpoint "
+        "first (`penguins undeploy --to databricks --endpoint dev_ada_predict-penguin`)."
+    ) in said
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "sentence"),
+    [
+        ("model_version", "newest", "it must be champion, or the number of a version, from 1."),
+        ("model_version", "0", "it must be champion, or the number of a version, from 1."),
+        ("model_version", "-1", "it must be champion, or the number of a version, from 1."),
+        ("endpoint_size", "Tiny", "it must be one of Small, Medium, Large."),
+    ],
+)
+def test_values_that_nothing_can_be_made_of(tmp_path: Path, name: str, value: str, sentence: str) -> None:
     with running(Workspace(aliases={f"{MODEL}@champion": "3"})) as workspace:
         endpoints, said = loaded(workspace, tmp_path, **{name: value})
     assert endpoints == {}
     assert re.search(r'"severity": ?"error"', said)
-    assert value in said
+    assert f"\"{name} is '{value}': {sentence}\"" in said
 
 
 def test_the_checks_of_an_endpoint_bite(tmp_path: Path) -> None:

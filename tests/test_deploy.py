@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -168,6 +169,17 @@ def test_nothing_to_share_with(workspace: Workspace, client: WorkspaceClient) ->
     assert workspace.changes() == []
 
 
+def test_a_trial_is_not_put_upside_down(workspace: Workspace, client: WorkspaceClient) -> None:
+    deploy(FAIR, client=client)
+    accept(GOOD)
+    tenth = ServingParameters(traffic=10)
+    deploy(GOOD, client=client, settings=tenth)
+    sentence = "Version 1 of penguin_predictor is the champion: a share is for a challenger, name it (--version)."
+    with pytest.raises(ParameterError, match=f"^{re.escape(sentence)}$"):
+        deploy(FAIR, client=client, settings=tenth)
+    assert workspace.shares(NAME) == {"1": 90, "3": 10}
+
+
 def test_a_wrong_answer_puts_everything_back(workspace: Workspace, client: WorkspaceClient) -> None:
     deploy(FAIR, client=client)
     accept(GOOD)
@@ -308,6 +320,34 @@ REFUSALS = [
         "predict-penguin: It is being updated (ResourceConflict); another change of the endpoint is under way: wait "
         "until it is done, then try again.",
     ),
+    (
+        409, "ALREADY_EXISTS", "There is one.",
+        "predict-penguin: There is one (AlreadyExists); somebody else has made it meanwhile: try again.",
+    ),
+    (
+        400, "RESOURCE_ALREADY_EXISTS", "There is one.",
+        "predict-penguin: There is one (ResourceAlreadyExists); somebody else has made it meanwhile: try again.",
+    ),
+    (
+        429, "RESOURCE_EXHAUSTED", "The quota of endpoints is used up.",
+        "The workspace is at a limit (The quota of endpoints is used up): delete an endpoint that nobody needs, or ask "
+        "for a higher quota.",
+    ),
+    (
+        501, "NOT_IMPLEMENTED", "Not here.",
+        "predict-penguin: Not here (NotImplemented); the workspace failed: try again, and look at the platform's "
+        "status page.",
+    ),
+    (
+        502, "BAD_GATEWAY", "Nobody there.",
+        "predict-penguin: Nobody there (DatabricksError); the workspace failed: try again, and look at the platform's "
+        "status page.",
+    ),
+    (
+        504, "DEADLINE_EXCEEDED", "Too slow.",
+        "predict-penguin: Too slow (DeadlineExceeded); the workspace failed: try again, and look at the platform's "
+        "status page.",
+    ),
 ]  # fmt: skip
 
 
@@ -322,6 +362,36 @@ def test_what_the_workspace_refuses(
     assert "DELETE" not in " ".join(workspace.asked)
 
 
+def test_who_may_not_ask_an_endpoint_is_told_which_right_is_missing(workspace: Workspace) -> None:
+    workspace.fail("POST /serving-endpoints", refused(403, "PERMISSION_DENIED", "You lack CAN_QUERY."))
+    result = command("query", "--endpoint", NAME)
+    assert result.exit_code == 1
+    assert result.stderr == (
+        "Error: predict-penguin: You lack CAN_QUERY (PermissionDenied); ask for CAN QUERY on the endpoint.\n"
+    )
+
+
+FAILURES = [(500, "INTERNAL_ERROR"), (502, "BAD_GATEWAY"), (504, "DEADLINE_EXCEEDED")]
+
+
+@pytest.mark.parametrize(("status", "code"), FAILURES)
+def test_a_stumble_of_the_workspace_while_waiting_does_no_harm(
+    workspace: Workspace, client: WorkspaceClient, status: int, code: str
+) -> None:
+    def stumble(step: str) -> None:
+        if step == "Starting the version":
+            workspace.fail(f"GET .*/{NAME}", refused(status, code, "Something broke."), times=1)
+
+    assert deploy(FAIR, client=client, report=stumble).changed
+    assert workspace.shares(NAME) == {"1": 100}
+
+
+def test_a_workspace_that_never_tells_is_quoted(workspace: Workspace, client: WorkspaceClient) -> None:
+    workspace.fail(f"GET .*/{NAME}", refused(500, "INTERNAL_ERROR", "Something broke."))
+    with pytest.raises(ServerError, match=rf"^{NAME} was not ready within 2 seconds \(Something broke\)\.$"):
+        endpoint.wait(client, NAME, 2)
+
+
 def test_throttling_that_ends_is_waited_for(workspace: Workspace, client: WorkspaceClient) -> None:
     busy = refused(429, "REQUEST_LIMIT_EXCEEDED", "Slow down.")
     workspace.fail("POST /api/2.0/serving-endpoints", busy, times=2, headers={"Retry-After": "1"})
@@ -334,6 +404,50 @@ def test_an_update_that_the_workspace_refuses_leaves_everything(workspace: Works
     accept(GOOD)
     workspace.fail("PUT", refused(403, "PERMISSION_DENIED", "You lack CAN_MANAGE."), times=1)
     with pytest.raises(ServerError, match="You lack CAN_MANAGE"):
+        deploy(GOOD, client=client)
+    assert workspace.shares(NAME) == {"1": 100}
+
+
+def test_who_may_not_change_an_endpoint_is_told_so_once(workspace: Workspace, client: WorkspaceClient) -> None:
+    deploy(FAIR, client=client)
+    accept(GOOD)
+    workspace.fail("PUT", refused(403, "PERMISSION_DENIED", "You lack CAN_MANAGE."))
+    with pytest.raises(ServerError) as caught:
+        deploy(GOOD, client=client)
+    assert str(caught.value) == (
+        "predict-penguin: You lack CAN_MANAGE (PermissionDenied); ask for CAN MANAGE on the endpoint and EXECUTE on "
+        "the model."
+    )
+    assert workspace.asked.count(f"PUT /api/2.0/serving-endpoints/{NAME}/config") == 1
+    assert workspace.shares(NAME) == {"1": 100}
+
+
+def test_somebody_elses_update_is_not_undone(workspace: Workspace, client: WorkspaceClient) -> None:
+    deploy(FAIR, client=client)
+    accept(GOOD)
+
+    def somebody_else(step: str) -> None:
+        if step == "Starting the version":
+            theirs = endpoint.served(FAIR, ServingParameters(workload_size="Large"))
+            endpoint.update(client, endpoint.configuration(NAME, (theirs, 100)))
+            workspace.endpoints[NAME]["polls"] = 2
+
+    with pytest.raises(ServerError) as caught:
+        deploy(GOOD, client=client, report=somebody_else)
+    assert str(caught.value) == (
+        "predict-penguin: Endpoint 'predict-penguin' is currently being updated (ResourceConflict); another change of "
+        "the endpoint is under way: wait until it is done, then try again."
+    )
+    endpoint.wait(client, NAME, 60)
+    (entity,) = workspace.endpoints[NAME]["config"]["served_entities"]
+    assert entity["workload_size"] == "Large"
+
+
+def test_an_update_whose_answer_is_lost_is_put_back(workspace: Workspace, client: WorkspaceClient) -> None:
+    deploy(FAIR, client=client)
+    accept(GOOD)
+    workspace.fail("PUT", (504, {"error_code": "DEADLINE_EXCEEDED", "message": "Too slow."}), times=1)
+    with pytest.raises(ServerError, match=r"has its former configuration again\. The champion is the one it was\.$"):
         deploy(GOOD, client=client)
     assert workspace.shares(NAME) == {"1": 100}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from penguins import endpoint, flavor
@@ -67,7 +67,8 @@ def deploy(
     that the environment names.
 
     With `only_existing` no endpoint is made: where there is none, the version just becomes champion.
-    Raises ModelError for a version that can't be served, ServerError when the endpoint didn't get there.
+    Raises ModelError for a version that can't be served, ParameterError for a share that can't be given, ServerError
+    when the endpoint didn't get there.
     """
     settings = settings or ServingParameters()
     reading = accepted_against(version)
@@ -79,6 +80,11 @@ def deploy(
         return Deployed(version, None, 0, False, make_champion(version, reading))
     former = _settled(before, name)
     after = _shares(former, version, settings, name)
+    if settings.traffic < 100 and version == reading:
+        raise ParameterError(
+            f"Version {version.number} of {version.name} is the champion: a share is for a challenger, name it "
+            "(--version)."
+        )
     report(STEPS[1])
     if before is None:
         # Not within the block: what could not be made must not be undone, it may be somebody else's by now.
@@ -120,7 +126,7 @@ def _shares(former: Shares, version: Version, settings: ServingParameters, name:
     return [(main, 100 - settings.traffic), (mine, settings.traffic)]
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Change:
     """A change of an endpoint from one configuration to another."""
 
@@ -132,6 +138,8 @@ class _Change:
     """The version to deploy stands last."""
     timeout: float
     report: Report
+    begun: bool = field(default=False, init=False)
+    """Whether the endpoint may have been changed; while it isn't, what it has may be somebody else's by now."""
 
     @property
     def is_needed(self) -> bool:
@@ -160,7 +168,7 @@ class _Change:
         try:
             yield
         except BaseException as error:
-            if not self.is_needed:
+            if not self.is_new and not self.begun:
                 raise
             self.report(PUTTING_BACK)
             outcome = self._put_back()
@@ -182,7 +190,12 @@ class _Change:
         return f"{self.name} has its former configuration again."
 
     def _configure(self, shares: Shares, patience: float = 0) -> None:
-        endpoint.update(self.client, endpoint.configuration(self.name, *shares), patience)
+        before, self.begun = self.begun, True
+        try:
+            endpoint.update(self.client, endpoint.configuration(self.name, *shares), patience)
+        except ServerError as error:
+            self.begun = before or not endpoint.is_refusal(error)
+            raise
         endpoint.wait(self.client, self.name, self.timeout)
 
 

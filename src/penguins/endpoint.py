@@ -154,18 +154,36 @@ def update(client: WorkspaceClient, config: EndpointCoreConfigInput, timeout: fl
             put()
 
 
+def is_refusal(error: ServerError) -> bool:
+    """Whether the workspace said no; False where the answer was lost, or the workspace failed on the way."""
+    from databricks.sdk import errors
+
+    # Where the SDK gave up trying, the last refusal stands behind that.
+    cause = error.__cause__.__cause__ if isinstance(error.__cause__, TimeoutError) else error.__cause__
+    kinds = (errors.BadRequest, errors.Unauthenticated, errors.PermissionDenied, errors.NotFound)
+    return isinstance(cause, (*kinds, errors.ResourceConflict, errors.TooManyRequests))
+
+
 def wait(client: WorkspaceClient, name: str, timeout: float) -> None:
     """Return when no change is under way any more and the endpoint is ready.
 
     Raises ServerError when the change failed, or `timeout` seconds have passed.
     """
+    from databricks.sdk.errors import DeadlineExceeded, InternalError
+    from databricks.sdk.errors.base import DatabricksError
     from databricks.sdk.retries import retried
     from databricks.sdk.service.serving import EndpointStateConfigUpdate, EndpointStateReady
 
     failures = (EndpointStateConfigUpdate.UPDATE_FAILED, EndpointStateConfigUpdate.UPDATE_CANCELED)
 
     def look() -> None:
-        endpoint = client.serving_endpoints.get(name)
+        try:
+            endpoint = client.serving_endpoints.get(name)
+        except DatabricksError as error:
+            # The SDK itself doesn't try again; one stumble of the workspace must not undo a good deployment.
+            if isinstance(error, (InternalError, DeadlineExceeded)) or _is_bad_gateway(error):
+                raise _NotReadyError(_said(error)) from error
+            raise
         state = endpoint.state
         if state is not None and state.config_update in failures:
             said = "; ".join(_messages(endpoint)) or "the workspace doesn't say why"
@@ -190,7 +208,7 @@ def ask(client: WorkspaceClient, name: str, rows: pd.DataFrame, entity: str | No
     The columns are those of `query.ask`. Raises ServerError, with the endpoint's own sentence where it has one.
     """
     place = f"/serving-endpoints/{name}" + (f"/served-models/{entity}" if entity else "")
-    with _told(client, name):
+    with _told(client, name, right="CAN QUERY on the endpoint"):
         answer = client.api_client.do("POST", f"{place}/invocations", body=query.body(rows))
     return query.answers(name, answer, rows)
 
@@ -208,7 +226,7 @@ def delete(client: WorkspaceClient, name: str) -> bool:
 
 
 class _NotReadyError(Exception):
-    """The endpoint isn't ready; the text is what its entities say."""
+    """The endpoint isn't ready; the text is what its entities say, or the workspace that failed to tell."""
 
 
 def _traffic(config: EndpointCoreConfigOutput) -> dict[str, int]:
@@ -228,20 +246,25 @@ def _messages(endpoint: ServingEndpointDetailed) -> list[str]:
 
 
 @contextmanager
-def _told(client: WorkspaceClient, name: str) -> Iterator[None]:
-    """Turn what the SDK raises within the block into one sentence about the endpoint `name`."""
+def _told(
+    client: WorkspaceClient, name: str, *, right: str = "CAN MANAGE on the endpoint and EXECUTE on the model"
+) -> Iterator[None]:
+    """Turn what the SDK raises within the block into one sentence about the endpoint `name`.
+
+    `right` is what somebody needs for it.
+    """
     import requests
     from databricks.sdk.errors.base import DatabricksError
 
     try:
         yield
     except DatabricksError as error:
-        raise ServerError(_sentence(name, error)) from error
+        raise ServerError(_sentence(name, error, right)) from error
     except TimeoutError as error:
         # The SDK gave up; what it tried to get past stands behind it.
         cause = error.__cause__
         if isinstance(cause, DatabricksError):
-            raise ServerError(_sentence(name, cause)) from error
+            raise ServerError(_sentence(name, cause, right)) from error
         raise ServerError(_unreachable(client, cause or error)) from error
     except (requests.RequestException, ValueError) as error:
         raise ServerError(_unreachable(client, error)) from error
@@ -251,27 +274,45 @@ def _unreachable(client: WorkspaceClient, error: BaseException) -> str:
     return f"The workspace {client.config.host} can't be asked ({type(error).__name__}): check the network, try again."
 
 
-def _sentence(name: str, error: Any) -> str:
+def _said(error: Any) -> str:
+    """What the workspace said, without the full stop."""
+    # The SDK puts its whole configuration behind a refusal.
+    message = str(error).partition(". Config: ")[0]
+    return without_secrets(query.without_input(message)).rstrip(".") or type(error).__name__
+
+
+def _is_bad_gateway(error: Any) -> bool:
+    """Whether it is a 502, for which the SDK has no class."""
+    return bool(re.search(r"\b502\b|bad.?gateway", f"{error.error_code} {error}", re.IGNORECASE))
+
+
+def _sentence(name: str, error: Any, right: str) -> str:
     """What the workspace said, and what to do."""
     from databricks.sdk import errors
 
-    # The SDK puts its whole configuration behind a refusal.
-    message = str(error).partition(". Config: ")[0]
-    said = without_secrets(query.without_input(message)).rstrip(".") or type(error).__name__
-    is_full = re.search(r"quota|exceed\w*.*\blimit", said, re.IGNORECASE)
-    if is_full and not isinstance(error, errors.TooManyRequests):
+    said = _said(error)
+    # A rate limit isn't one that an endpoint less would help against.
+    is_rate = isinstance(error, errors.TooManyRequests)
+    if re.search("quota" if is_rate else r"quota|exceed\w*.*\blimit", said, re.IGNORECASE):
         return f"The workspace is at a limit ({said}): delete an endpoint that nobody needs, or ask for a higher quota."
+    failed = "the workspace failed: try again, and look at the platform's status page"
+    # What is a kind of another stands before it.
     advice: list[tuple[type[Exception], str]] = [
         (errors.Unauthenticated, "sign in again (`databricks auth login`), or renew the token"),
-        (errors.PermissionDenied, "ask for CAN MANAGE on the endpoint and EXECUTE on the model"),
+        (errors.PermissionDenied, f"ask for {right}"),
         (errors.NotFound, "check the names; `penguins deploy` makes an endpoint"),
+        (errors.AlreadyExists, "somebody else has made it meanwhile: try again"),
+        (errors.ResourceAlreadyExists, "somebody else has made it meanwhile: try again"),
         (errors.ResourceConflict, "another change of the endpoint is under way: wait until it is done, then try again"),
         (errors.TooManyRequests, "the workspace is busy: try again in some minutes"),
-        (errors.InternalError, "the workspace failed: try again, and look at the platform's status page"),
+        (errors.InternalError, failed),
+        (errors.DeadlineExceeded, failed),
+        (errors.NotImplemented, failed),
         (errors.TemporarilyUnavailable, "the workspace is unavailable at the moment: try again in some minutes"),
         (errors.BadRequest, "look at what was asked for"),
     ]
-    what = next((advised for kind, advised in advice if isinstance(error, kind)), "look at the workspace")
+    otherwise = failed if _is_bad_gateway(error) else "look at the workspace"
+    what = next((advised for kind, advised in advice if isinstance(error, kind)), otherwise)
     return f"{name}: {said} ({type(error).__name__}); {what}."
 
 
