@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 from py4j.protocol import Py4JJavaError
 
-from penguins.errors import DataError
-from penguins.source import root_cause, told
+from penguins.errors import DataError, first_sentence
+from penguins.source import told
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -29,4 +29,4 @@ def test_an_error_of_the_jvm_with_many_lines_is_told_by_its_first(spark: SparkSe
     assert jvm is not None
     with pytest.raises(Py4JJavaError) as error:
         jvm.java.util.Objects.requireNonNull(None, "\n  Two headers differ:\n one\n other")
-    assert root_cause(error.value) == "Two headers differ:"
+    assert first_sentence(error.value) == "Two headers differ:"

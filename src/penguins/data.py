@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from penguins.errors import DataError
-from penguins.source import HEADER, columns_named, is_small, located, read, require_columns, root_cause, told
+from penguins.source import HEADER, columns_named, is_small, located, read, require_columns, told
 from penguins.spec import PENGUINS, Numeric, Spec
 
 if TYPE_CHECKING:
@@ -38,7 +38,6 @@ __all__ = [
     "profiles",
     "read",
     "require_columns",
-    "root_cause",
     "split",
     "told",
     "unscorable",

@@ -52,7 +52,7 @@ def _said(error: BaseException) -> str:
         with contextlib.suppress(Exception):
             while (cause := thrown.getCause()) is not None:
                 thrown = cause
-            return str(thrown.getMessage() or thrown.toString())
+            return str(thrown.getMessage() or thrown.getClass().getSimpleName())
     # MLflow shows Azure's answers as they are.
     answer = getattr(error, "json", None)
     inner = (answer.get("error") or answer.get("Error")) if isinstance(answer, dict) else None

@@ -177,7 +177,7 @@ def _ask(version: Version, test: DataFrame, spec: Spec) -> Confusion:
     try:
         return evaluate.confusion(flavor.load_spark(version.uri).transform(test), spec)
     except Exception as error:  # whatever it is, a model that can't answer can't be judged
-        raise ModelError(f"{version.uri} can't be asked about the test rows: {data.root_cause(error)}") from error
+        raise ModelError(f"{version.uri} can't be asked about the test rows: {first_sentence(error)}") from error
 
 
 def _keep(promotion: Promotion, policy: Policy) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from penguins.config import SearchParameters, SearchSpace, TrainingParameters
-from penguins.source import root_cause
+from penguins.errors import first_sentence
 
 if TYPE_CHECKING:
     import optuna
@@ -109,7 +109,7 @@ def _tried(
     try:
         metrics = measure(parameters)
     except Exception as error:
-        failure = root_cause(error)
+        failure = first_sentence(error)
     seconds = time.monotonic() - start
     return Trial(number, _tunable(parameters), metrics, metrics.get(objective), began, seconds, failure)
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, TypeVar
 
-from penguins.errors import DataError, first_sentence, without_secrets
+from penguins.errors import DataError, first_sentence
 from penguins.spec import PENGUINS, Spec
 
 if TYPE_CHECKING:
@@ -162,7 +162,7 @@ def told(attempt: Callable[[], T], source: str, failure: str = "can't be read") 
     try:
         return attempt()
     except Py4JJavaError as error:
-        raise DataError(f"{source} {failure}: {root_cause(error)}") from error
+        raise DataError(f"{source} {failure}: {first_sentence(error)}") from error
     except PySparkException as error:
         condition = error.getCondition() or ""
         if condition == "PATH_NOT_FOUND":
@@ -172,19 +172,6 @@ def told(attempt: Callable[[], T], source: str, failure: str = "can't be read") 
         if condition == "TABLE_OR_VIEW_NOT_FOUND":
             raise DataError(f"The table {source} doesn't exist, and no file of that name does either.") from error
         raise DataError(f"{source} {failure}: {first_sentence(error)}") from error
-
-
-def root_cause(error: BaseException) -> str:
-    """What an error says in one line; of one from the JVM, what its first cause says."""
-    from py4j.protocol import Py4JJavaError
-
-    if not isinstance(error, Py4JJavaError):
-        return first_sentence(error)
-    cause = error.java_exception
-    while cause.getCause() is not None:
-        cause = cause.getCause()
-    lines = [line.strip() for line in str(cause.getMessage() or "").splitlines() if line.strip()]
-    return without_secrets(lines[0] if lines else cause.getClass().getSimpleName())
 
 
 def columns_named(names: list[str]) -> str:
