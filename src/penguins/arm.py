@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from penguins.errors import ServerError, first_sentence, without_secrets
@@ -45,7 +45,7 @@ def finish(poller: LROPoller[Any], what: str, timeout: float) -> Any:
     with told(what):
         while not poller.done():
             if time.monotonic() > deadline:
-                raise ServerError(f"{what} was not ready within {timeout:g} seconds ({poller.status()}).")
+                raise ServerError(f"{what} was not ready within {timeout:g} seconds{_status(poller)}.")
             poller.wait(LOOK_EVERY)
         return poller.result()
 
@@ -111,7 +111,17 @@ def is_about_region(error: BaseException | None) -> bool:
     """Whether Azure said that there is none, or no more, to be had in this region."""
     from azure.core.exceptions import HttpResponseError
 
-    return isinstance(error, HttpResponseError) and any(word in said(error).lower() for word in ELSEWHERE)
+    if not isinstance(error, HttpResponseError):
+        return False
+    words = said(error).lower()
+    return "already exists" not in words and any(word in words for word in ELSEWHERE)
+
+
+def _status(poller: LROPoller[Any]) -> str:
+    # The one that makes a workspace of Azure Machine Learning doesn't tell.
+    with suppress(NotImplementedError):
+        return f" ({poller.status()})"
+    return ""
 
 
 def _sentence(what: str, error: Any) -> str:

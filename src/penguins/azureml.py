@@ -109,12 +109,16 @@ def workspace(
     """The workspace that the arguments name; what they leave out comes from one other place, whole.
 
     That is the environment, if it names a workspace: by the variables in PLACES, or by an MLFLOW_TRACKING_URI of one.
-    Otherwise it is `config.json`, in `folder` or one above it, as MLClient finds it.
+    Otherwise it is `config.json`, in `folder` or one above it, as MLClient finds it, or else what the variables say.
     Raises StoreError that says what is missing, or that the file can't be read.
     """
     arguments = {"subscription": subscription, "resource_group": resource_group, "name": name, "region": region}
     given = {what: value for what, value in arguments.items() if value}
-    found = given if {*FILE_KEYS} <= {*given} else {**(_environment() or _file(Path(folder))), **given}
+    elsewhere = {} if {*FILE_KEYS} <= {*given} else _environment() or _file(Path(folder)) or _variables()
+    if given.get("name", elsewhere.get("name")) != elsewhere.get("name"):
+        # A workspace of another name may be in another region.
+        elsewhere.pop("host", None)
+    found = {**elsewhere, **given}
     if missing := [FILE_KEYS[what] for what in FILE_KEYS if not found.get(what)]:
         raise StoreError(
             f"It isn't known which Azure Machine Learning workspace is meant: {', '.join(missing)} is missing. "
@@ -283,10 +287,14 @@ def told(of: Workspace) -> Iterator[None]:
         ) from error
 
 
+def _variables() -> dict[str, str]:
+    """What the variables in PLACES say, be it less than a workspace."""
+    return {what: next((os.environ[n] for n in names if os.environ.get(n)), "") for what, names in PLACES.items()}
+
+
 def _environment() -> dict[str, str] | None:
     """What the environment says of a workspace, if it names one."""
-    values = {what: next((os.environ[n] for n in names if os.environ.get(n)), "") for what, names in PLACES.items()}
-    if values["name"]:
+    if (values := _variables())["name"]:
         return values
     uri = os.environ.get("MLFLOW_TRACKING_URI", "")
     return {**vars(Workspace.of(uri))} if uri.startswith(SCHEME) else None

@@ -25,6 +25,9 @@ REGIONS = (
 TIMEOUT = 3600.0
 """Seconds for a workspace to be made or deleted; it takes minutes."""
 
+FAILED = "Failed"
+"""The state of a workspace that Azure began to make and couldn't."""
+
 
 @dataclass(frozen=True)
 class Provisioned:
@@ -38,24 +41,42 @@ class Provisioned:
     """The regions that had no room, in order."""
 
 
+@dataclass(frozen=True)
+class Found:
+    """A workspace that is there, as Azure tells it."""
+
+    region: str
+    state: str
+    ours: bool
+
+
 def create_azureml(
     client: MLClient, resource_group: str, name: str, regions: Sequence[str], *, report: Report = silent
 ) -> Provisioned:
     """Make an Azure Machine Learning workspace, with its storage, key vault and Application Insights.
 
     `client` is one of the subscription and the resource group. The first of `regions` that has room is taken; a
-    workspace that is there already is left as it is. Raises ServerError when none has, or Azure refuses otherwise.
+    workspace that is there already is left as it is, but what a failed attempt of this package left is deleted first.
+    Raises ServerError when none has, somebody else's attempt is in the way, or Azure refuses otherwise.
     """
     from azure.ai.ml.entities import Workspace
 
-    def region_of() -> str:
-        return str(client.workspaces.get(name).location)
+    def look() -> Found:
+        # The client's own workspace doesn't tell the state.
+        found = client.workspaces._operation.get(resource_group, name)
+        return Found(found.location, arm.word(found.provisioning_state), arm.is_ours(found.tags))
 
     def create(region: str) -> None:
         asked = Workspace(name=name, location=region, resource_group=resource_group, tags=dict(arm.MADE_BY))
-        client.workspaces.begin_create(asked).result()
+        arm.finish(client.workspaces.begin_create(asked), f"{name} in {region}", TIMEOUT)
 
-    return _provision(name, regions, region_of, create, report)
+    def delete() -> None:
+        # One that can be recovered would keep the name.
+        with arm.told(name):
+            poller = client.workspaces.begin_delete(name, delete_dependent_resources=False, permanently_delete=True)
+        arm.finish(poller, name, TIMEOUT)
+
+    return _provision(name, regions, look, create, delete, report)
 
 
 def delete_azureml(client: MLClient, name: str, *, with_dependents: bool) -> bool:
@@ -86,8 +107,9 @@ def create_databricks(
     resource_group, name = place.resource_group, place.name
     managed = f"/subscriptions/{place.subscription}/resourceGroups/databricks-rg-{name}"
 
-    def region_of() -> str:
-        return str(client.workspaces.get(resource_group, name).location)
+    def look() -> Found:
+        found = client.workspaces.get(resource_group, name)
+        return Found(found.location, arm.word(found.properties.provisioning_state), arm.is_ours(found.tags))
 
     def create(region: str) -> None:
         asked = Workspace(
@@ -97,9 +119,12 @@ def create_databricks(
             tags=dict(arm.MADE_BY),
         )
         poller = client.workspaces.begin_create_or_update(resource_group, name, asked)
-        arm.finish(poller, name, TIMEOUT)
+        arm.finish(poller, f"{name} in {region}", TIMEOUT)
 
-    return _provision(name, regions, region_of, create, report)
+    def delete() -> None:
+        delete_databricks(client, place)
+
+    return _provision(name, regions, look, create, delete, report)
 
 
 def delete_databricks(client: AzureDatabricksManagementClient, place: Place) -> bool:
@@ -123,18 +148,19 @@ def delete_databricks(client: AzureDatabricksManagementClient, place: Place) -> 
 
 
 def _provision(
-    name: str, regions: Sequence[str], region_of: Callable[[], str], create: Callable[[str], None], report: Report
+    name: str,
+    regions: Sequence[str],
+    look: Callable[[], Found],
+    create: Callable[[str], None],
+    delete: Callable[[], None],
+    report: Report,
 ) -> Provisioned:
     if not regions:
         raise ParameterError("There is no region to try: name one, such as westeurope (--region).")
-    from azure.core.exceptions import ResourceNotFoundError
-
-    with arm.told(name):
-        try:
-            return Provisioned(name, region_of(), False, ())
-        except ResourceNotFoundError as error:
-            if not arm.is_in_group(error):
-                raise
+    found = _there(name, look)
+    if found is not None and found.state != FAILED:
+        return Provisioned(name, found.region, False, ())
+    _clear(name, found, delete)
     for place, region in enumerate(regions):
         report(f"Making {name} in {region}")
         try:
@@ -143,11 +169,38 @@ def _provision(
         except ServerError as error:
             if not arm.is_about_region(error.__cause__):
                 raise
+            # What Azure accepted first and then failed to make is still there, and holds the name in its region.
+            _clear(name, _there(name, look), delete)
             if place == len(regions) - 1:
                 raise ServerError(_no_room(error, regions)) from error
         else:
-            return Provisioned(name, region, True, tuple(regions[:place]))
+            made = _there(name, look)
+            return Provisioned(name, made.region if made else region, True, tuple(regions[:place]))
     raise AssertionError("the last region either had room or raised")
+
+
+def _there(name: str, look: Callable[[], Found]) -> Found | None:
+    from azure.core.exceptions import ResourceNotFoundError
+
+    with arm.told(name):
+        try:
+            return look()
+        except ResourceNotFoundError as error:
+            if not arm.is_in_group(error):
+                raise
+            return None
+
+
+def _clear(name: str, found: Found | None, delete: Callable[[], None]) -> None:
+    """Delete what a failed attempt of this package left; what isn't ours is refused."""
+    if found is None or found.state != FAILED:
+        return
+    if not found.ours:
+        raise ServerError(
+            f"{name} is there in {found.region}, but somebody else's attempt to make it failed: delete it, or give "
+            "another name."
+        )
+    delete()
 
 
 def _no_room(error: ServerError, tried: Sequence[str]) -> str:

@@ -99,6 +99,8 @@ class Operation:
     polls: int
     end: Callable[[], object]
     error: Json | None = None
+    left: Callable[[], object] | None = None
+    """What is called when it fails."""
     done: bool = False
 
 
@@ -182,11 +184,18 @@ class Azure:
                 return handle(self, body, query, *found.groups())
         return refused(404, "NotFound", f"No HTTP resource was found that matches the request '{line}'.")
 
-    def begin(self, status: int, body: Json | None, what: str, end: Callable[[], object]) -> Answer:
-        """Answer that an operation has begun; `end` is called when it succeeds."""
+    def begin(
+        self,
+        status: int,
+        body: Json | None,
+        what: str,
+        end: Callable[[], object],
+        left: Callable[[], object] | None = None,
+    ) -> Answer:
+        """Answer that an operation has begun; `end` is called when it succeeds, `left` when it fails."""
         name = uuid.uuid4().hex
         error = next((error for key, error in self.failing.items() if what.startswith(key)), None)
-        self.operations[name] = Operation(self.polls, end, error)
+        self.operations[name] = Operation(self.polls, end, error, left)
         place = f"{self.url}/subscriptions/{SUBSCRIPTION}/operations/{name}?api-version=2023-04-01"
         return Answer(status, body, {"Azure-AsyncOperation": place, "Location": place, "x-ms-retry-after-ms": "50"})
 
@@ -232,6 +241,9 @@ def operation(azure: Azure, body: Json, query: dict[str, str], name: str) -> Ans
     if found.polls > 0:
         return Answer(200, {"status": "InProgress"}, {"x-ms-retry-after-ms": "50"})
     if found.error is not None:
+        if found.left is not None and not found.done:
+            found.done = True
+            found.left()
         return Answer(200, {"status": "Failed", "error": found.error})
     if not found.done:
         found.done = True
@@ -522,12 +534,15 @@ def put_template(azure: Azure, body: Json, query: dict[str, str], name: str) -> 
     parameters = {key: given["value"] for key, given in body["properties"]["parameters"].items() if "value" in given}
     made, region = parameters["workspaceName"], parameters["location"]
 
-    def end() -> None:
-        azure.workspaces[made] = {"location": region, "tags": parameters["tagValues"], "properties": {}}
+    def end(**properties: str) -> None:
+        azure.workspaces[made] = {"location": region, "tags": parameters["tagValues"], "properties": properties}
+
+    def left() -> None:
+        end(provisioningState="Failed")
 
     properties = {"provisioningState": "Running", "duration": "PT2S"}
     azure.things[f"templates/{name}"] = {"properties": {**properties, "provisioningState": "Succeeded"}}
-    return azure.begin(201, {"id": name, "name": name, "properties": properties}, f"template {region}", end)
+    return azure.begin(201, {"id": name, "name": name, "properties": properties}, f"template {region}", end, left)
 
 
 def template(azure: Azure, body: Json, query: dict[str, str], name: str) -> Answer:
@@ -548,6 +563,9 @@ def databricks(azure: Azure, body: Json, query: dict[str, str], name: str) -> An
 def put_databricks(azure: Azure, body: Json, query: dict[str, str], name: str) -> Answer:
     if not body["properties"].get("managedResourceGroupId"):
         return refused(400, "InvalidRequestContent", "managedResourceGroupId is missing.")
+    if name in azure.databricks and (there := azure.databricks[name]["location"]) != body["location"]:
+        return refused(409, "InvalidResourceLocation", f"The resource '{name}' already exists in location '{there}' in "
+                                                       f"resource group '{GROUP}'.")  # fmt: skip
     place = f"{PROVIDERS}/Microsoft.Databricks/workspaces/{name}"
     wanted = {**body, "id": place, "name": name}
     wanted["properties"] = {
@@ -556,7 +574,12 @@ def put_databricks(azure: Azure, body: Json, query: dict[str, str], name: str) -
         "workspaceUrl": "adb-1.azuredatabricks.net",
     }
     what = f"databricks {body['location']}"
-    return azure.begin(201, wanted, what, lambda: azure.databricks.__setitem__(name, wanted))
+    failed = {**wanted, "properties": {**wanted["properties"], "provisioningState": "Failed"}}
+
+    def left() -> None:
+        azure.databricks[name] = failed
+
+    return azure.begin(201, wanted, what, lambda: azure.databricks.__setitem__(name, wanted), left)
 
 
 def delete_databricks(azure: Azure, body: Json, query: dict[str, str], name: str) -> Answer:

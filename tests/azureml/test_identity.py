@@ -74,6 +74,23 @@ def test_a_tracking_uri_in_the_environment_says_it(monkeypatch: pytest.MonkeyPat
     assert workspace().tracking_uri == URI
 
 
+def test_a_name_as_an_argument_completes_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AZUREML_SUBSCRIPTION_ID", SUBSCRIPTION)
+    assert workspace(resource_group="birds(west)", name="penguins-ws") == ONE
+    with pytest.raises(StoreError, match=r"is meant: resource_group is missing\. "):
+        workspace(name="penguins-ws")
+    monkeypatch.setenv("AZUREML_RESOURCE_GROUP", "birds(west)")
+    assert workspace(name="penguins-ws") == ONE
+
+
+def test_another_name_than_the_tracking_uris_has_not_its_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", URI)
+    assert workspace(name="another") == Workspace(SUBSCRIPTION, "birds(west)", "another")
+    assert workspace(name="penguins-ws").host == "westeurope.api.azureml.ms"
+    with pytest.raises(StoreError, match=r"^The region of the workspace another isn't known: set AZUREML_REGION\.$"):
+        _ = workspace(name="another").tracking_uri
+
+
 def test_a_subscription_alone_in_the_environment_is_none_of_a_workspace(
     monkeypatch: pytest.MonkeyPatch, here: Path
 ) -> None:

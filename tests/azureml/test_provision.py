@@ -81,6 +81,62 @@ def test_regions_are_tried_in_order(azure: Azure) -> None:
     )
 
 
+def test_the_first_workspace_needs_no_other(azure: Azure, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AZUREML_WORKSPACE_NAME")
+    monkeypatch.delenv("AZUREML_RESOURCE_GROUP")
+    result = command(
+        *("azureml", "workspace", "create", "--name", "ross-sea", "--resource-group", GROUP, "--region", "westeurope")
+    )
+    assert (result.exit_code, result.stdout) == (0, "ross-sea is made, in westeurope.\n"), result.output
+
+
+def test_what_a_full_region_leaves_is_in_nobodys_way(azure: Azure) -> None:
+    azure.failing["template westeurope"] = FULL
+    result = command(
+        *("azureml", "workspace", "create", "--name", "ross-sea", "--try-regions", "westeurope,northeurope", "--json")
+    )
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout) == {
+        "name": "ross-sea", "region": "northeurope", "created": True, "tried": ["westeurope"],
+    }  # fmt: skip
+    assert azure.workspaces["ross-sea"]["location"] == "northeurope"
+    assert azure.workspaces["ross-sea"]["properties"] == {}
+
+
+@pytest.mark.parametrize(
+    ("group", "key", "name"),
+    [("azureml workspace", "template westeurope", "ross-sea"),
+     ("databricks-workspace", "databricks westeurope", "weddell-sea")],
+)  # fmt: skip
+def test_a_failed_workspace_is_not_one_that_is_there(azure: Azure, group: str, key: str, name: str) -> None:
+    held = azure.workspaces if group.startswith("azureml") else azure.databricks
+    create = (*group.split(), "create", "--name", name, "--region", "westeurope")
+    azure.failing[key] = {"code": "InternalError", "message": "Something went wrong."}
+    assert command(*create).exit_code == 1
+    assert held[name]["properties"]["provisioningState"] == "Failed"
+    azure.failing.clear()
+    held[name]["tags"] = {"made_by": "somebody"}
+    result = command(*create)
+    assert (result.exit_code, result.stderr.splitlines()[-1]) == (1, (
+        f"Error: {name} is there in westeurope, but somebody else's attempt to make it failed: delete it, or give "
+        "another name."
+    )), result.output  # fmt: skip
+    held[name]["tags"] = {"made_by": "penguins"}
+    result = command(*create)
+    assert (result.exit_code, result.stdout) == (0, f"{name} is made, in westeurope.\n"), result.output
+    assert held[name]["properties"].get("provisioningState") != "Failed"
+    assert command(*create).stdout == f"{name} was there already, in westeurope.\n"
+
+
+def test_what_exists_elsewhere_is_no_lack_of_room() -> None:
+    from azure.core.exceptions import HttpResponseError
+
+    from penguins import arm
+
+    assert arm.is_about_region(HttpResponseError("It is not available in the location uksouth."))
+    assert not arm.is_about_region(HttpResponseError("The resource 'x' already exists in location 'uksouth'."))
+
+
 def test_when_no_region_has_room_all_are_named(azure: Azure) -> None:
     azure.failing |= {"databricks westeurope": FULL, "databricks uksouth": NOT_OFFERED}
     result = command("databricks-workspace", "create", "--name", "weddell-sea", "--try-regions", "westeurope,uksouth")
