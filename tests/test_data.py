@@ -166,15 +166,11 @@ def test_features_are_the_categories_then_the_numbers_each_in_the_given_order() 
         ),
         (
             lambda: Spec((), (Numeric("a", "", 0, 1),), "Prediction", ("n", "p")),
-            "Columns can't be called Prediction: begin no name with an underscore, and leave Features, "
-            "numericFeatures, normalizedFeatures, rawPrediction, probability, prediction, reasons and <category>Idx "
-            "to the model.",
+            "The label can't be called Prediction: an answer's class code has that name.",
         ),
         (
-            lambda: Spec(("a",), (Numeric("aidx", "", 0, 1), Numeric("_b", "", 0, 1)), "y", ("n", "p")),
-            "Columns can't be called aidx, _b: begin no name with an underscore, and leave Features, "
-            "numericFeatures, normalizedFeatures, rawPrediction, probability, prediction, reasons and <category>Idx "
-            "to the model.",
+            lambda: Spec(("Reasons",), (Numeric("a", "", 0, 1), Numeric("_b", "", 0, 1)), "y", ("n", "p")),
+            "Columns that begin with an underscore, and `reasons`, are added here: give Reasons, _b another name.",
         ),
         (
             lambda: Spec((), (Numeric("a", "", 0, 1),), "income", ("<=50K", "more", "C++")),

@@ -211,6 +211,20 @@ def test_data_that_cant_be_trained_on_makes_no_run(tiny: DataFrame, store: Path)
     assert all_runs() == []
 
 
+def test_names_that_the_pipeline_needs_make_no_run(spark: SparkSession, store: Path) -> None:
+    spec = Spec(("Probability", "a"), (Numeric("aidx", "", 0, 1),), "y", ("n", "p"))
+    rows = spark.createDataFrame(
+        [("u", "v", 0.5, 0), ("u", "v", 0.7, 1)], "Probability string, a string, aidx double, y int"
+    )
+    with pytest.raises(ParameterError) as raised:
+        train_model(rows, rows, spec=spec)
+    assert str(raised.value) == (
+        "The pipeline adds the columns Features, ProbabilityIdx, aIdx, normalizedFeatures, numericFeatures, "
+        "prediction, probability, rawPrediction: give Probability, aidx another name."
+    )
+    assert all_runs() == []
+
+
 def test_autologging_adds_without_doubling(tiny: DataFrame, store: Path) -> None:
     plain = mlflow.get_run(train_model(tiny, tiny).run_id)
     autologged = mlflow.get_run(train_model(tiny, tiny, autolog=True).run_id)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from penguins.errors import ParameterError
 from penguins.spec import PENGUINS, Spec
 
 if TYPE_CHECKING:
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 FEATURES = "Features"
 NUMERIC = "numericFeatures"
 NORMALIZED = "normalizedFeatures"
+INDEX = "Idx"
+"""How the names of indexed categories end."""
 
 PREDICTION, PROBABILITY = "prediction", "probability"
 
@@ -36,6 +39,18 @@ def build(
     indexers, numeric, scaler, features = _feature_stages(spec)
     regression = regression_of(spec, max_iter=max_iter, reg_param=reg_param, elastic_net_param=elastic_net_param)
     return Pipeline(stages=[*indexers, numeric, scaler, features, regression])
+
+
+def require_names(spec: Spec) -> None:
+    """Raise ParameterError when a column of the spec has the name of one that the pipeline adds."""
+    added = {FEATURES, NUMERIC, NORMALIZED, "rawPrediction", "probability", "prediction"}
+    added |= {f"{name}{INDEX}" for name in spec.categorical}
+    # Spark doesn't tell upper from lower case.
+    lower = {name.lower() for name in added}
+    if taken := [name for name in spec.columns if name.lower() in lower]:
+        raise ParameterError(
+            f"The pipeline adds the columns {', '.join(sorted(added))}: give {', '.join(taken)} another name."
+        )
 
 
 def regression_of(
@@ -119,7 +134,7 @@ def answer(
 def _feature_stages(spec: Spec) -> tuple[list[StringIndexer], VectorAssembler, MinMaxScaler, VectorAssembler]:
     from pyspark.ml.feature import MinMaxScaler, StringIndexer, VectorAssembler
 
-    indexers = [StringIndexer(inputCol=name, outputCol=f"{name}Idx") for name in spec.categorical]
+    indexers = [StringIndexer(inputCol=name, outputCol=f"{name}{INDEX}") for name in spec.categorical]
     numeric = VectorAssembler(inputCols=[column.name for column in spec.numeric], outputCol=NUMERIC)
     scaler = MinMaxScaler(inputCol=NUMERIC, outputCol=NORMALIZED)
     inputs = [*(indexer.getOutputCol() for indexer in indexers), NORMALIZED]

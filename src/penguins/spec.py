@@ -7,9 +7,6 @@ from dataclasses import dataclass
 
 from penguins.errors import ParameterError
 
-MADE = ("Features", "numericFeatures", "normalizedFeatures", "rawPrediction", "probability", "prediction", "reasons")
-"""Columns that the pipeline, its answers or the check of rows add to a table."""
-
 
 @dataclass(frozen=True)
 class Numeric:
@@ -31,7 +28,7 @@ class Spec:
 
     `classes` are the names of the label's codes: code 0 is the first name, code 1 the second, and so on.
     Raises ParameterError for fewer than two classes, no numeric column, a name that stands twice, a column's name that
-    Spark, the pipeline or this package needs for itself, or a class's name that MLflow doesn't take.
+    Spark or this package needs for itself, or a class's name that MLflow doesn't take.
     """
 
     categorical: tuple[str, ...]
@@ -51,13 +48,14 @@ class Spec:
                 )
         if strange := [name for name in self.columns if re.search(r"[.`]", name)]:
             raise ParameterError(f"Spark reads a dot or backtick as syntax: give {', '.join(strange)} another name.")
-        # Spark doesn't tell `Features` from `features`; what the package adds for a moment begins with an underscore.
-        made = {name.lower() for name in (*MADE, *(f"{name}Idx" for name in self.categorical))}
-        if taken := [name for name in self.columns if name.lower() in made or name.startswith("_")]:
+        # What the package adds to a table for a moment begins with an underscore; `check` adds the reasons.
+        if ours := [name for name in self.columns if name.startswith("_") or name.lower() == "reasons"]:
             raise ParameterError(
-                f"Columns can't be called {', '.join(taken)}: begin no name with an underscore, and leave "
-                f"{', '.join(MADE)} and <category>Idx to the model."
+                "Columns that begin with an underscore, and `reasons`, are added here: "
+                f"give {', '.join(ours)} another name."
             )
+        if self.name_column == "prediction":
+            raise ParameterError(f"The label can't be called {self.label}: an answer's class code has that name.")
         # The measures of a class have its name in theirs.
         if strange := [name for name in self.classes if not re.fullmatch(r"[/\w.\- :]+", name)]:
             raise ParameterError(

@@ -234,7 +234,11 @@ def train_model(
 
 
 def trainable_profiles(training: DataFrame, test: DataFrame, spec: Spec = PENGUINS) -> dict[str, Profile]:
-    """The profiles of both sets, `training` and `test`; raises DataError when a model can't be made of them."""
+    """The profiles of both sets, `training` and `test`.
+
+    Raises DataError when a model can't be made of them, ParameterError when the spec has names that the pipeline needs.
+    """
+    pipeline.require_names(spec)
     data.require_columns(training, spec.columns, "The training set")
     data.require_columns(test, spec.columns, "The test set")
     profiles = data.profiles({"training": training, "test": test}, spec)
