@@ -157,6 +157,10 @@ def monitor() -> None:
 @click.option("--inputs", required=True, help="What the endpoint was asked: azureml:<name>:<version>, azureml://…")
 @click.option("--outputs", help="What it answered: the predicted classes are watched, too.")
 @click.option("--truth", help="The known classes: the quality is watched, too; needs --outputs.")
+@click.option(
+    "--join-column", default="correlationid", show_default=True,
+    help="The column of --outputs and --truth that says what belongs together.",
+)  # fmt: skip
 @click.option("--hour", type=click.IntRange(0, 23), default=3, show_default=True, help="When, every day, in UTC.")
 @click.option("--email", multiple=True, help="Who hears of a breach; can be given again.")
 @click.option("--psi", "psi_drift", type=float, default=JUDGED.psi_drift, show_default=True, help="Drift from here on.")
@@ -183,6 +187,7 @@ def monitor_create(
     inputs: str,
     outputs: str | None,
     truth: str | None,
+    join_column: str,
     hour: int,
     email: tuple[str, ...],
     as_json: bool,
@@ -197,7 +202,7 @@ def monitor_create(
     thresholds = config.Thresholds(**limits)
     from penguins import monitor_schedule
 
-    watched = monitor_schedule.Watched(f"{endpoint}:{deployment}", reference, inputs, outputs, truth)
+    watched = monitor_schedule.Watched(f"{endpoint}:{deployment}", reference, inputs, outputs, truth, join_column)
     with azure_quiet():
         client = azure_client(subscription, resource_group, workspace)
         monitor_schedule.create(client, watched, name=name, thresholds=thresholds, hour=hour, email=email)

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 TIMEOUT = 1800.0
 """Seconds for one thing to be deleted."""
 
-KINDS = ("online endpoint", "batch endpoint", "schedule", "model", "environment")
-"""What is looked for, in the order in which it is taken away."""
+KINDS = ("schedule", "online endpoint", "batch endpoint", "model", "environment")
+"""What is looked for, in the order in which it is taken away: what watches before what is watched."""
 
 
 @dataclass(frozen=True)
@@ -34,9 +34,9 @@ class Found:
 def find(client: MLClient) -> list[Found]:
     """All that carries this package's tag, in the order of KINDS. Raises ServerError."""
     with arm.told("The workspace"):
-        found = [Found("online endpoint", one.name) for one in _ours(client.online_endpoints.list())]
+        found = [Found("schedule", one.name) for one in _ours(client.schedules.list(list_view_type="All"))]
+        found += [Found("online endpoint", one.name) for one in _ours(client.online_endpoints.list())]
         found += [Found("batch endpoint", one.name) for one in _ours(client.batch_endpoints.list())]
-        found += [Found("schedule", one.name) for one in _ours(client.schedules.list(list_view_type="All"))]
         found += [Found("model", one.name, one.version) for one in _versions(client.models)]
         found += [Found("environment", one.name, one.version) for one in _versions(client.environments)]
     return found

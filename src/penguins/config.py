@@ -168,6 +168,8 @@ class AzureServing:
                 raise ParameterError(f"{name} is {getattr(self, name)!r}: it must be one of {', '.join(allowed)}.")
         if self.kind == "kubernetes" and self.compute is None:
             raise ParameterError("A kubernetes endpoint runs on a compute of the workspace: name it (--compute).")
+        if self.kind == "kubernetes" and self.auth == "aad_token":
+            raise ParameterError("A kubernetes endpoint knows who asks by its key: only a managed one takes aad_token.")
         if self.kind == "managed" and self.compute is not None:
             raise ParameterError("A managed endpoint runs on Azure's machines: leave the compute out (--compute).")
         if self.kind == "managed" and self.instance_type is None:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from penguins import flavor, online_endpoint, serving_copy
+from penguins import arm, flavor, online_endpoint, serving_copy
 from penguins.acceptance import accepted_against, make_champion, require_right
 from penguins.config import DEFAULT_ENDPOINT, AzureServing, Report, silent
 from penguins.deploy import Deployed
@@ -222,8 +222,12 @@ def _put_back(client: MLClient, name: str, before: Before, mine: str, timeout: f
     """Undo what was done, and say in a sentence how that went."""
     try:
         if not before.exists:
-            made = online_endpoint.delete(client, name, timeout)
-            return f"The new endpoint {name} is deleted again." if made else "No endpoint was made."
+            endpoint = online_endpoint.read(client, name)
+            # Somebody else may have made one of this name meanwhile.
+            if endpoint is None or not arm.is_ours(endpoint.tags):
+                return "No endpoint was made."
+            online_endpoint.delete(client, name, timeout)
+            return f"The new endpoint {name} is deleted again."
         online_endpoint.set_traffic(client, name, before.traffic, timeout)
         now, former = online_endpoint.deployments(client, name).get(mine), before.running(mine)
         if now is not None and mine not in before.deployments:

@@ -21,6 +21,12 @@ TIMEOUT = 600.0
 ACCURACY, RECALL = "min_accuracy", "min_recall"
 """The tags of a schedule that keep the floors of quality."""
 
+JOIN_COLUMN = "correlationid"
+"""What Azure's collection of data numbers the questions with, and the answers to them."""
+
+ANSWER = "prediction"
+"""The column of the answers that holds the class, as a number like the label's."""
+
 
 @dataclass(frozen=True)
 class Watched:
@@ -28,7 +34,7 @@ class Watched:
 
     Data are `azureml:<name>:<version>` or `azureml://` paths. `reference` holds what the model was trained on,
     `inputs` what the endpoint was asked, `outputs` what it answered; with `truth`, the known classes, the quality of
-    the answers is watched too.
+    the answers is watched too: `join_column` is in both, and tells which answer a known class belongs to.
     """
 
     deployment: str
@@ -37,6 +43,7 @@ class Watched:
     inputs: str
     outputs: str | None = None
     truth: str | None = None
+    join_column: str = JOIN_COLUMN
 
 
 def create(
@@ -58,7 +65,9 @@ def create(
 
 
 def disable(client: MLClient, name: str = NAME) -> None:
-    """Let the schedule rest; its definition stays as it is. Raises ServerError."""
+    """Let the schedule rest; its definition stays as it is, but for a deployment that is gone. Raises ServerError."""
+    from azure.core.exceptions import ResourceNotFoundError
+
     with arm.told(name):
         schedule = client.schedules.get(name)
         # Azure's own `begin_disable` does these two, and forgets the floor of the recall on the way.
@@ -68,7 +77,14 @@ def disable(client: MLClient, name: str = NAME) -> None:
             signals["performance"].metric_thresholds = _floors(
                 float(schedule.tags[ACCURACY]), float(schedule.tags[RECALL])
             )
-        poller = client.schedules.begin_create_or_update(schedule)
+        try:
+            poller = client.schedules.begin_create_or_update(schedule)
+        except ResourceNotFoundError as error:
+            if not arm.is_missing(error):
+                raise
+            # The client looks up the deployment that is watched, and sends nothing when it is gone.
+            schedule.create_monitor.monitoring_target.endpoint_deployment_id = None
+            poller = client.schedules.begin_create_or_update(schedule)
     arm.finish(poller, name, TIMEOUT)
 
 
@@ -125,7 +141,8 @@ def _signals(watched: Watched, thresholds: Thresholds, spec: Spec) -> dict[str, 
     from azure.ai.ml.entities import DataDriftSignal, DataQualitySignal, PredictionDriftSignal
 
     # Azure's own default is to measure and to tell nobody.
-    told: dict[str, Any] = {"reference_data": _reference(watched.reference, spec), "alert_enabled": True}
+    trained_on = _reference(watched.reference, MonitorDatasetContext.TRAINING, {"target_column": spec.label})
+    told: dict[str, Any] = {"reference_data": trained_on, "alert_enabled": True}
     inputs = {"production_data": _production(watched.inputs, MonitorDatasetContext.MODEL_INPUTS), **told}
     inputs["features"] = list(spec.features)
     signals: dict[str, Any] = {
@@ -139,28 +156,27 @@ def _signals(watched: Watched, thresholds: Thresholds, spec: Spec) -> dict[str, 
         production_data=outputs, metric_thresholds=_prediction_drift(thresholds), **told
     )
     if watched.truth is not None:
-        signals["performance"] = _performance(outputs, _reference(watched.truth, spec), thresholds)
+        signals["performance"] = _performance(watched.outputs, watched.truth, watched.join_column, thresholds, spec)
     return signals
 
 
-def _reference(data: str, spec: Spec) -> Any:
+def _reference(data: str, context: MonitorDatasetContext, columns: dict[str, str]) -> Any:
     from azure.ai.ml import Input
-    from azure.ai.ml.constants import MonitorDatasetContext
     from azure.ai.ml.entities import ReferenceData
 
-    return ReferenceData(
-        input_data=Input(type="mltable", path=data),
-        data_context=MonitorDatasetContext.TRAINING,
-        data_column_names={"target_column": spec.label},
-    )
+    return ReferenceData(input_data=Input(type="mltable", path=data), data_context=context, data_column_names=columns)
 
 
-def _production(data: str, context: MonitorDatasetContext) -> Any:
+def _production(data: str, context: MonitorDatasetContext, columns: dict[str, str] | None = None) -> Any:
     from azure.ai.ml import Input
     from azure.ai.ml.entities import BaselineDataRange, ProductionData
 
-    a_day = BaselineDataRange(lookback_window_size="P1D", lookback_window_offset="P0D")
-    return ProductionData(input_data=Input(type="uri_folder", path=data), data_context=context, data_window=a_day)
+    return ProductionData(
+        input_data=Input(type="uri_folder", path=data),
+        data_context=context,
+        data_window=BaselineDataRange(lookback_window_size="P1D", lookback_window_offset="P0D"),
+        data_column_names=columns,
+    )
 
 
 def _drift(thresholds: Thresholds) -> Any:
@@ -198,12 +214,15 @@ def _quality(thresholds: Thresholds) -> Any:
     )
 
 
-def _performance(outputs: Any, truth: Any, thresholds: Thresholds) -> Any:
+def _performance(outputs: str, truth: str, join_column: str, thresholds: Thresholds, spec: Spec) -> Any:
+    from azure.ai.ml.constants import MonitorDatasetContext
     from azure.ai.ml.entities import ModelPerformanceSignal
 
+    answered = {"target_column": ANSWER, "join_column": join_column}
+    known = {"target_column": spec.label, "join_column": join_column}
     return ModelPerformanceSignal(
-        production_data=outputs,
-        reference_data=truth,
+        production_data=_production(outputs, MonitorDatasetContext.MODEL_OUTPUTS, answered),
+        reference_data=_reference(truth, MonitorDatasetContext.GROUND_TRUTH_DATA, known),
         metric_thresholds=_floors(thresholds.accuracy, thresholds.recall),
         alert_enabled=True,
     )

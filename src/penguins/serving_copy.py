@@ -30,9 +30,12 @@ FROM python:3.11-slim
 COPY requirements.txt .
 RUN pip install --no-cache-dir -r requirements.txt
 EXPOSE 5001
-CMD exec azmlinfsrv --port 5001 --entry_script "$AZUREML_APP_ROOT/$AZUREML_ENTRY_SCRIPT"
+CMD exec azmlinfsrv --port 5001 --entry_script "${AML_APP_ROOT:-$AZUREML_APP_ROOT}/$AZUREML_ENTRY_SCRIPT"
 """
-"""An image without Java; the server in it finds the model and the script where Azure says it has put them."""
+"""An image without Java; the server in it finds the model and the script where Azure says it has put them.
+
+Deployments tell the script's folder as AML_APP_ROOT, Azure's examples for one's own machine as AZUREML_APP_ROOT.
+"""
 
 
 def name_of(version: Version) -> str:

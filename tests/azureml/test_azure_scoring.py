@@ -41,7 +41,7 @@ def server(three_models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
         "PATH": f"{python / 'bin'}:{no_java_path(folder)}",
         "HOME": str(folder),
         "AZUREML_MODEL_DIR": str(copy.parent),
-        "AZUREML_APP_ROOT": str(folder / "app"),
+        "AML_APP_ROOT": str(folder / "app"),
         "AZUREML_ENTRY_SCRIPT": serving_copy.SCRIPT,
         "MLFLOW_DISABLE_TELEMETRY": "true",
     }

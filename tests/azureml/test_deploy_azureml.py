@@ -28,6 +28,7 @@ from penguins.tracking import Tracking
 from tests.azureml.arm import (
     HOME,
     NEVER,
+    REGION,
     SECRETS,
     TOKEN,
     WORKSPACE,
@@ -373,6 +374,17 @@ def test_a_deployment_that_does_not_get_healthy_is_removed_and_its_log_shown(azu
     assert f"onlineEndpoints/{NAME}/deployments/{THREE}" not in azure.things
 
 
+def test_an_endpoint_that_somebody_else_makes_meanwhile_stays(azure: Azure, client: MLClient) -> None:
+    def somebody_else(step: str) -> None:
+        if step == "Making the endpoint":
+            done = {"authMode": "Key", "traffic": {}, "provisioningState": "Updating"}
+            azure.things[f"onlineEndpoints/{NAME}"] = {"location": REGION, "tags": {}, "properties": done}
+
+    with pytest.raises(ServerError, match=r"Already running method on endpoint .* No endpoint was made\. "):
+        deploy(FAIR, client=client, report=somebody_else)
+    assert azure.of_kind("onlineEndpoints") == [NAME]
+
+
 def test_an_endpoint_that_can_not_be_made_is_deleted_again(azure: Azure, client: MLClient) -> None:
     azure.failing[f"endpoint {NAME}"] = {"code": "SubnetMissing", "message": "There is no address left."}
     with pytest.raises(ServerError) as caught:
@@ -461,11 +473,11 @@ def test_another_stores_model_under_the_same_number_is_not_served(azure: Azure, 
 
 def test_production_runs_on_a_kubernetes_cluster(azure: Azure, client: MLClient) -> None:
     azure.things["computes/colony"] = {"location": "westeurope", "properties": {"computeType": "Kubernetes"}}
-    settings = AzureServing(kind="kubernetes", compute="colony", instance_type="small", instances=2, auth="aad_token")
+    settings = AzureServing(kind="kubernetes", compute="colony", instance_type="small", instances=2)
     assert deploy(FAIR, client=client, settings=settings).changed
     made = azure.things[f"onlineEndpoints/{NAME}"]["properties"]
     assert made["compute"] == f"{HOME}/computes/colony"
-    assert made["authMode"].lower() == "aadtoken"
+    assert made["authMode"].lower() == "key"
     running_deployment = azure.things[f"onlineEndpoints/{NAME}/deployments/{ONE}"]
     assert running_deployment["properties"]["endpointComputeType"] == "Kubernetes"
     assert running_deployment["properties"]["instanceType"] == "small"
@@ -478,7 +490,7 @@ def test_production_runs_on_a_kubernetes_cluster(azure: Azure, client: MLClient)
     with pytest.raises(
         ParameterError, match=rf"^{NAME} was made with --kind kubernetes --compute colony, which can't be changed: "
     ):
-        deploy(FAIR, client=client, settings=AzureServing(auth="aad_token"))
+        deploy(FAIR, client=client, settings=AzureServing())
     with pytest.raises(ParameterError, match=rf"^{NAME} was made with --compute colony, which can't be changed: "):
         deploy(FAIR, client=client, settings=replace(settings, compute="rookery"))
     assert azure.changes() == done
@@ -490,6 +502,8 @@ def test_production_runs_on_a_kubernetes_cluster(azure: Azure, client: MLClient)
 def test_settings_that_do_not_fit() -> None:
     with pytest.raises(ParameterError, match=r"^A kubernetes endpoint runs on a compute of the workspace: name it"):
         AzureServing(kind="kubernetes")
+    with pytest.raises(ParameterError, match=r"^A kubernetes endpoint knows who asks by its key: only a managed one "):
+        AzureServing(kind="kubernetes", compute="colony", auth="aad_token")
     with pytest.raises(ParameterError, match=r"^A managed endpoint runs on Azure's machines: leave the compute out"):
         AzureServing(compute="colony")
     with pytest.raises(ParameterError, match=r"^auth is 'none': it must be one of key, aad_token\.$"):

@@ -87,6 +87,25 @@ def test_the_schedule_has_the_thresholds_of_the_local_monitor(azure: Azure) -> N
         assert signals[name]["productionData"]["uri"] == f"{HOME}/data/asked/versions/1"
         assert signals[name]["referenceData"]["uri"] == f"{HOME}/data/birds/versions/1"
     assert {signal["mode"] for signal in signals.values()} == {"Enabled"}
+    assert signals["prediction_drift"]["referenceData"]["uri"] == f"{HOME}/data/birds/versions/1"
+
+
+@pytest.mark.parametrize(("given", "join_column"), [((), "correlationid"), (("--join-column", "ring"), "ring")])
+def test_answers_are_compared_with_the_known_classes_by_what_both_have(
+    azure: Azure, given: tuple[str, ...], join_column: str
+) -> None:
+    result = command("create", *WATCHED, *given)
+    assert result.exit_code == 0, result.output
+    signal = held(azure)["action"]["monitorDefinition"]["signals"]["performance"]
+    [answers] = signal["productionData"] if isinstance(signal["productionData"], list) else [signal["productionData"]]
+    truth = signal["referenceData"]
+    assert (answers["uri"], answers["dataContext"], answers["columns"]) == (
+        f"{HOME}/data/answered/versions/1", "model_outputs",
+        {"target_column": "prediction", "join_column": join_column},
+    )  # fmt: skip
+    assert (truth["uri"], truth["dataContext"], truth["columns"]) == (
+        f"{HOME}/data/truth/versions/1", "ground_truth", {"target_column": "Species", "join_column": join_column},
+    )  # fmt: skip
 
 
 def test_other_thresholds_and_less_data(azure: Azure) -> None:
@@ -121,6 +140,38 @@ def test_deleting_an_enabled_schedule(azure: Azure) -> None:
     assert azure.of_kind("schedules") == []
     result = command("delete", "--json")
     assert json.loads(result.stdout) == {"schedule": "penguins-monitor", "deleted": False}
+
+
+@pytest.mark.parametrize("gone", ["", "/deployments/penguin-predictor-3"], ids=["endpoint", "deployment"])
+def test_a_schedule_outlives_what_it_watched_and_can_be_ended(azure: Azure, gone: str) -> None:
+    """As after a deployment of the next version, or `undeploy`."""
+    assert command("create", *WATCHED).exit_code == 0
+    limits_before = held(azure)["action"]["monitorDefinition"]["signals"]
+    for path in [path for path in azure.things if path.startswith(f"onlineEndpoints/predict-penguin{gone}")]:
+        del azure.things[path]
+    result = command("disable")
+    assert (result.exit_code, result.stdout) == (0, "penguins-monitor rests.\n"), result.output
+    assert held(azure)["isEnabled"] is False
+    assert held(azure)["action"]["monitorDefinition"]["signals"] == limits_before
+    result = command("delete")
+    assert (result.exit_code, result.stdout) == (0, "penguins-monitor is deleted.\n"), result.output
+    assert azure.of_kind("schedules") == []
+
+
+def test_an_enabled_schedule_whose_deployment_is_gone_can_be_deleted(azure: Azure) -> None:
+    assert command("create", *WATCHED).exit_code == 0
+    del azure.things["onlineEndpoints/predict-penguin/deployments/penguin-predictor-3"]
+    result = command("delete")
+    assert (result.exit_code, result.stdout) == (0, "penguins-monitor is deleted.\n"), result.output
+    assert azure.of_kind("schedules") == []
+
+
+def test_clean_up_takes_the_schedule_before_the_endpoint_that_it_watches(azure: Azure) -> None:
+    assert command("create", *WATCHED).exit_code == 0
+    azure.things["onlineEndpoints/predict-penguin"]["tags"] = {"made_by": "penguins"}
+    result = CliRunner().invoke(main, ["azureml", "clean-up", "--yes"])
+    assert result.exit_code == 0, result.output
+    assert azure.of_kind("schedules") == azure.of_kind("onlineEndpoints") == []
 
 
 def test_what_is_not_there(azure: Azure) -> None:
