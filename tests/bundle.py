@@ -110,12 +110,14 @@ def typed(resources: dict[str, Any]) -> None:
             TYPES[kind].from_dict(resource)
 
 
-def python_part(variables: dict[str, Any], environment: dict[str, str], folder: Path) -> tuple[dict[str, Any], str]:
+def python_part(
+    variables: dict[str, Any], environment: dict[str, str], folder: Path, target: str = "dev"
+) -> tuple[dict[str, Any], str]:
     """What the bundle's Python part adds to the resources, run as the CLI runs it, and what it says."""
     given, added, said = folder / "in.json", folder / "out.json", folder / "diagnostics.json"
     declared = {name: {"value": value} for name, value in variables.items()}
     python = {"resources": yaml.safe_load((ROOT / "databricks.yml").read_text())["python"]["resources"]}
-    given.write_text(json.dumps({"bundle": {"target": "dev"}, "variables": declared, "python": python}))
+    given.write_text(json.dumps({"bundle": {"target": target}, "variables": declared, "python": python}))
     command = [sys.executable, "-m", "databricks.bundles.build", "--phase", "load_resources", "--input", str(given)]
     command += ["--output", str(added), "--diagnostics", str(said), "--locations", str(folder / "locations.json")]
     # Exits with 1 when it says that something is wrong; then there is nothing it adds.
@@ -150,6 +152,20 @@ def problems(bundle: dict[str, Any], target: str, endpoints: dict[str, Any] | No
     if target == "prod" and "/Users/" in told:
         found.append("a path in prod is a person's")
     return found
+
+
+def undescribed(bundle: dict[str, Any]) -> list[str]:
+    """The variables that don't say in a sentence what they are."""
+    return [name for name, said in bundle["variables"].items() if not str(said.get("description", "")).endswith(".")]
+
+
+ENVIRONMENT = re.compile(r"\b([\w.-]+\.azuredatabricks\.net|adb-\d+|dev|staging|prod)\b(?![-/])")
+SECRET = re.compile(r"dapi[0-9a-f]{8}|client_secret: (?!\$)\w")
+
+
+def told_outside(text: str) -> list[str]:
+    """What a file says that only databricks.yml may say, or none: targets, hosts, secrets."""
+    return [found[0] for pattern in (ENVIRONMENT, SECRET) for found in pattern.finditer(text)]
 
 
 def _undeclared(bundle: dict[str, Any]) -> Iterator[str]:

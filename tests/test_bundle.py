@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from tests import bundle
 from tests.conftest import ROOT
@@ -36,20 +35,31 @@ VARIABLES = {
 """As the CLI hands them to the Python part for the target dev."""
 
 
-def loaded(workspace: Workspace, folder: Path, **changed: str) -> tuple[dict[str, Any], str]:
+def loaded(workspace: Workspace, folder: Path, target: str = "dev", **changed: str) -> tuple[dict[str, Any], str]:
     """The endpoint that the Python part makes in this workspace, and what it says."""
     environment = {
         "DATABRICKS_HOST": workspace.host,
         "DATABRICKS_TOKEN": TOKEN,
         "DATABRICKS_CONFIG_FILE": os.devnull,
     }
-    resources, said = bundle.python_part({**VARIABLES, **changed}, environment, folder)
+    resources, said = bundle.python_part({**VARIABLES, **changed}, environment, folder, target)
     return resources.get("model_serving_endpoints", {}), said
 
 
 def version_served(endpoints: dict[str, Any]) -> str:
     (entity,) = endpoints["predict_penguin"]["config"]["served_entities"]
     return str(entity["entity_version"])
+
+
+@pytest.mark.parametrize("target", ["staging", "prod"])
+def test_in_other_targets_the_endpoint_is_the_champions_too(tmp_path: Path, target: str) -> None:
+    prefix = bundle.read()["targets"][target].get("variables", {}).get("prefix", "")
+    full_name = f"main.{prefix}penguins.{prefix}penguin_predictor"
+    with running(Workspace(aliases={f"{full_name}@champion": "3"})) as workspace:
+        endpoints, said = loaded(workspace, tmp_path, target, prefix=prefix)
+    assert version_served(endpoints) == "3", said
+    bundle.typed({"model_serving_endpoints": endpoints})
+    assert bundle.problems(bundle.read(), target, endpoints) == []
 
 
 def test_there_is_what_there_should_be() -> None:
@@ -401,27 +411,44 @@ def test_the_wheel_carries_what_the_jobs_call(tmp_path: Path) -> None:
     assert all(one["libraries"] == [{"whl": "../dist/*.whl"}] for one in tasks if "job_cluster_key" in one)
 
 
+SHIPPED = [
+    *sorted((ROOT / "resources").rglob("*.yml")),
+    *sorted((ROOT / "resources").glob("*.py")),
+    *sorted((ROOT / "resources").glob("*.sh")),
+    *sorted((ROOT / "notebooks").glob("*.py")),
+    *sorted((ROOT / "src").rglob("*.py")),
+]
+
+
 def test_environments_are_named_in_one_file_only() -> None:
-    """No target, host or catalog anywhere but in databricks.yml; no secret anywhere."""
-    shipped = [
-        *sorted((ROOT / "resources").rglob("*.yml")),
-        *sorted((ROOT / "resources").glob("*.py")),
-        *sorted((ROOT / "notebooks").glob("*.py")),
-        *sorted((ROOT / "src").rglob("*.py")),
-    ]
-    assert len(shipped) > 40
-    environment = re.compile(r"\b(staging|prod|adb-\d+|azuredatabricks\.net)\b")
-    for file in shipped:
-        assert not environment.search(file.read_text()), file
-    secret = re.compile(r"dapi[0-9a-f]{8}|client_secret: (?!\$)\w")
-    for file in [*shipped, ROOT / "databricks.yml"]:
-        assert not secret.search(file.read_text()), file
+    assert len(SHIPPED) > 40
+    assert {path.name: told for path in SHIPPED if (told := bundle.told_outside(path.read_text()))} == {}
+    assert not bundle.SECRET.search((ROOT / "databricks.yml").read_text())
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("catalog: prod", ["prod"]),
+        ("if target == 'staging':", ["staging"]),
+        ("name: dev", ["dev"]),
+        ("host: https://adb-1234567890.7.azuredatabricks.net", ["adb-1234567890.7.azuredatabricks.net"]),
+        ("token = 'dapi0123456789abcdef'", ["dapi01234567"]),
+        ("client_secret: hunter2", ["client_secret: h"]),
+        ("production develops a product; read /dev/null; client_secret: ${var.secret}", []),
+    ],
+)
+def test_the_check_of_environments_bites(line: str, told: list[str]) -> None:
+    assert bundle.told_outside(line) == told
 
 
 def test_every_variable_has_a_description() -> None:
-    variables = yaml.safe_load((ROOT / "databricks.yml").read_text())["variables"]
-    assert len(variables) > 20
-    assert all(variable["description"].endswith(".") for variable in variables.values())
+    read = bundle.read()
+    assert len(read["variables"]) > 20
+    assert bundle.undescribed(read) == []
+    read["variables"]["catalog"].pop("description")
+    read["variables"]["schema"]["description"] = ""
+    assert bundle.undescribed(read) == ["catalog", "schema"]
 
 
 @pytest.mark.parametrize("target", TARGETS)

@@ -6,7 +6,7 @@ import json
 import logging
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -360,6 +360,30 @@ def test_what_the_workspace_refuses(
         deploy(FAIR, client=client)
     assert str(caught.value) == sentence
     assert "DELETE" not in " ".join(workspace.asked)
+
+
+CALLS: dict[str, Callable[[WorkspaceClient], object]] = {
+    "GET": lambda client: endpoint.read(client, NAME),
+    "PUT": lambda client: endpoint.update(client, endpoint.configuration(NAME)),
+    "DELETE": lambda client: endpoint.delete(client, NAME),
+    "POST /serving-endpoints": lambda client: endpoint.ask(client, NAME, LAB_BIRD),
+}
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_every_refusal_of_every_call_is_told(workspace: Workspace, client: WorkspaceClient, call: str) -> None:
+    for status, code, said, sentence in REFUSALS:
+        if status == 404 and call in {"GET", "DELETE"}:
+            continue  # there is no such endpoint: that is an answer
+        if call.startswith("POST"):
+            sentence = sentence.replace(
+                "CAN MANAGE on the endpoint and EXECUTE on the model", "CAN QUERY on the endpoint"
+            )
+        workspace.failures.clear()
+        workspace.fail(call, refused(status, code, said))
+        with pytest.raises(ServerError) as caught:
+            CALLS[call](client)
+        assert str(caught.value) == sentence
 
 
 def test_who_may_not_ask_an_endpoint_is_told_which_right_is_missing(workspace: Workspace) -> None:

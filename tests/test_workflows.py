@@ -54,6 +54,50 @@ def test_no_long_lived_secret(path: Path) -> None:
     assert yaml.safe_load(text)["permissions"]["contents"] == "read"
 
 
+def misplaced(workflow: str) -> list[str]:
+    """What a workflow that deploys does where or when it should not."""
+    read = yaml.safe_load(workflow)
+    job = read["jobs"]["bundle"]
+    chosen = "${{ github.event_name == 'release' && 'prod' || 'staging' }}"
+    deploys = [step for step in job["steps"] if "databricks bundle deploy" in step.get("run", "")]
+    found = [] if read["permissions"] == {"contents": "read", "id-token": "write"} else ["permissions"]
+    found += [] if job["env"]["DATABRICKS_AUTH_TYPE"] == "github-oidc" else ["login"]
+    # YAML takes the key `on` for true.
+    when = {"pull_request": None, "push": {"branches": ["main"]}, "release": {"types": ["published"]}}
+    found += [] if read[True] == when else ["events"]
+    found += [] if job["environment"] == job["env"]["TARGET"] == chosen else ["target"]
+    is_guarded = [step.get("if") for step in deploys] == ["github.event_name != 'pull_request'"]
+    return found if is_guarded else [*found, "deploys what is only proposed"]
+
+
+DEPLOY = (ROOT / ".github" / "workflows" / "deploy.yml").read_text()
+
+
+def test_a_proposal_is_validated_main_goes_to_staging_and_a_release_to_prod() -> None:
+    assert "databricks bundle validate" in DEPLOY
+    assert misplaced(DEPLOY) == []
+
+
+@pytest.mark.parametrize(
+    ("line", "other", "problem"),
+    [
+        ("'prod' || 'staging' }}\n    env:", "'staging' || 'prod' }}\n    env:", "target"),
+        ("TARGET: ${{ github.event_name == 'release'", "TARGET: ${{ github.event_name == 'push'", "target"),
+        ("branches: [main]", "branches: [main, next]", "events"),
+        (
+            "      - if: github.event_name != 'pull_request'\n        run:",
+            "      - run:",
+            "deploys what is only proposed",
+        ),
+        ("id-token: write", "id-token: none", "permissions"),
+        ("github-oidc", "pat", "login"),
+    ],
+)
+def test_that_check_bites(line: str, other: str, problem: str) -> None:
+    assert line in DEPLOY
+    assert misplaced(DEPLOY.replace(line, other)) == [problem]
+
+
 def test_both_supported_pythons_run_what_everybody_runs() -> None:
     job = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())["jobs"]["check"]
     assert job["strategy"]["matrix"]["python"] == ["3.11", "3.12"]

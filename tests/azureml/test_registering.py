@@ -269,7 +269,7 @@ def test_without_aliases_a_claim_of_somebody_who_works_is_waited_for(
     import socket
     import time
 
-    value = json.dumps([time.time(), socket.gethostname(), os.getpid()])
+    value = json.dumps([time.time(), socket.gethostname(), os.getpid(), None])
     dialect.note("claimed", f"{champion.CLAIM}other", value)
     with pytest.raises(StoreError) as raised:
         champion.move(one, instead_of=None, patience=0.2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import time
 from collections.abc import Callable
@@ -186,7 +187,8 @@ def test_a_server_that_dies_in_the_middle_of_an_upload_loses_nothing(workspace: 
     done = subprocess.run([*command, "--register-as", "died"], cwd=here, capture_output=True, text=True)
     assert done.returncode == 1
     [kept] = here.glob("penguins-kept-*")
-    assert f"the fitted model is kept in {kept}, and `penguins log {kept}` logs it." in done.stderr
+    named = shlex.join(["penguins", "log", str(kept), "--tracking-uri", workspace.uri])
+    assert f"the fitted model is kept in {kept}, and `{named}` logs it." in done.stderr
     assert "Traceback" in done.stderr
     no_secret(workspace, done.stdout, done.stderr)
     assert sorted(path.name for path in kept.iterdir()) == ["artifacts", "model", "run.json"]
