@@ -21,8 +21,9 @@ LAYERS = [
         *("bins", "drift", "findings", "plots", "page", "search"),
     ],
     [
-        *("java", "session", "azureml", "tracking", "dialect", "record", "flavor", "registry", "outcome", "champion"),
-        *("acceptance", "serve", "query", "endpoint", "arm", "online_endpoint", "batch_endpoint", "monitor_schedule"),
+        *("java", "session", "arm", "azureml", "tracking", "dialect", "record", "flavor", "registry", "outcome"),
+        *("champion", "acceptance", "serve", "query", "endpoint"),
+        *("online_endpoint", "batch_endpoint", "monitor_schedule"),
     ],
     [
         *("check", "train", "promote", "predict", "tune", "monitor", "deploy"),

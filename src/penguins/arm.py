@@ -6,11 +6,13 @@ import re
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from penguins.errors import ServerError, first_sentence, without_secrets
 
 if TYPE_CHECKING:
+    from azure.ai.ml import MLClient
     from azure.core.polling import LROPoller
 
 MADE_BY = {"made_by": "penguins"}
@@ -100,6 +102,18 @@ def said(error: Any) -> str:
         inner = inner.details[0]
     message = getattr(inner, "message", None)
     return _clean(message) if message else _one_line(error)
+
+
+def type_of_data(client: MLClient, source: str) -> str:
+    """What data in Azure is, `uri_file`, `uri_folder` or `mltable`: as registered data says, of a path by its looks.
+
+    Raises ServerError when there is no such data.
+    """
+    if (named := re.fullmatch(r"azureml:([^:@/]+)(?::([^:@/]+)|@([^:@/]+))", source)) is None:
+        return "uri_file" if Path(source).suffix else "uri_folder"
+    name, version, label = named.groups()
+    with told(source):
+        return word(client.data.get(name, version=version, label=label).type)
 
 
 def is_limit(error: BaseException) -> bool:

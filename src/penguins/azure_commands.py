@@ -18,6 +18,7 @@ from penguins.commands import (
     experiment_option,
     json_option,
     named_value,
+    refuse_options,
     verbose_option,
     workspace_options,
 )
@@ -90,6 +91,10 @@ def submit_training(
     """
     if local == (compute is not None):
         raise click.UsageError("Give --compute, or --local.")
+    if local:
+        refuse_options("--local", "no_wait", "subscription", "resource_group", "workspace")
+    else:
+        refuse_options("--compute", "tracking_uri")
     from penguins.submit import Training
 
     training = Training(data, TrainingParameters(**parameters), experiment, register_as, dict(map(named_value, tags)))
@@ -268,7 +273,7 @@ def score(endpoint: str, data: str, output: Path, as_json: bool, **place: str | 
 def clean_up(yes: bool, as_json: bool, **place: str | None) -> None:
     """List what penguins made in the workspace, by its tag, and delete it after a yes.
 
-    Models and environments are archived, because Azure deletes none; jobs and runs stay.
+    Versions of models and environments are archived, which can be taken back; jobs and runs stay.
     """
     _require_yes(yes, as_json)
     from penguins import clean_up, show

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+from penguins import arm
 from penguins.errors import PenguinsError, StoreError, first_sentence
 
 if TYPE_CHECKING:
@@ -237,21 +238,36 @@ def require(uri: str, patience: float = PATIENCE) -> None:
         raise StoreError(refusal(of, answer.status_code))
 
 
-def register_files(
-    of: Workspace, run_id: str, path: str, name: str, *, description: str = "", tags: Mapping[str, str] | None = None
+def register_output(
+    of: Workspace,
+    place: str,
+    name: str,
+    *,
+    kind: str = "mlflow_model",
+    description: str = "",
+    tags: Mapping[str, str] | None = None,
 ) -> int:
-    """Make files that a run keeps under `path` the next version of `name`, as a custom model; the version's number.
+    """Make an output of a job, `azureml://jobs/…`, the next version of `name`, and return the version's number.
 
-    Custom models are Azure Machine Learning's own: any files, of which MLflow knows nothing. Raises StoreError.
+    `kind` is `mlflow_model`, or `custom_model` for files of which MLflow knows nothing. Raises StoreError without a
+    credential, ServerError when the workspace refuses.
     """
-    with told(of):
+    asking = client(of)
+    with arm.told(place):
         from azure.ai.ml.entities import Model
 
-        place = f"azureml://jobs/{run_id}/outputs/artifacts/paths/{path}"
-        model = Model(
-            name=name, path=place, type="custom_model", description=description or None, tags=dict(tags or {})
-        )
-        return int(client(of).models.create_or_update(model).version)
+        tagged = {**(tags or {}), **arm.MADE_BY}
+        model = Model(name=name, path=place, type=kind, description=description or None, tags=tagged)
+        return int(asking.models.create_or_update(model).version)
+
+
+def variables(uri: str) -> dict[str, str]:
+    """The variables by which a job knows the workspace of a tracking URI; none for a store of another kind."""
+    if not uri.startswith(SCHEME):
+        return {}
+    of = Workspace.of(uri)
+    names = {what: PLACES[what][0] for what in FILE_KEYS}
+    return {name: getattr(of, what) for what, name in names.items()}
 
 
 def refusal(of: Workspace, status: int) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from penguins import batch_endpoint, online_endpoint, serving_copy, submit
 from penguins.acceptance import accepted_against
 from penguins.config import DEFAULT_BATCH_ENDPOINT, BatchServing, Report, silent
-from penguins.errors import DataError, ServerError
+from penguins.errors import DataError, ServerError, StoppedError
 from penguins.registry import Version
 
 if TYPE_CHECKING:
@@ -55,8 +55,11 @@ def score(client: MLClient, name: str, data: str, output: Path) -> str:
     """
     with _beside(output) as whole:
         job, place = batch_endpoint.invoke(client, name, data)
-        submit.follow(client, job)
         there = f"Look for the answers in the workspace's storage: {place}"
+        try:
+            submit.follow(client, job)
+        except KeyboardInterrupt as error:
+            raise StoppedError(f"The job {job} goes on, and costs, until it is done or cancelled. {there}") from error
         try:
             batch_endpoint.fetch(client, place, whole)
             _require_free(output)

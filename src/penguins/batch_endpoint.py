@@ -78,7 +78,8 @@ def invoke(client: MLClient, name: str, data: str) -> tuple[str, str]:
     local = Path(data).exists()
     if not local and ":" not in data:
         raise DataError(f"There is no {data} here: give a file, a folder, or data in Azure such as azureml:birds:1.")
-    kind = "uri_folder" if (Path(data).is_dir() if local else not Path(data).suffix) else "uri_file"
+    here = "uri_folder" if Path(data).is_dir() else "uri_file"
+    kind = here if local else arm.type_of_data(client, data)
     with arm.told(name):
         store = client.datastores.get_default().name
         place = f"azureml://datastores/{store}/paths/penguins-batch/{uuid.uuid4().hex}/{RESULT}"

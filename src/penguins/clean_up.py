@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 TIMEOUT = 1800.0
 """Seconds for one thing to be deleted."""
 
-KINDS = ("schedule", "online endpoint", "batch endpoint", "model", "environment")
+KINDS = (
+    "schedule", "online deployment", "online endpoint", "batch deployment", "batch endpoint", "model", "environment",
+)  # fmt: skip
 """What is looked for, in the order in which it is taken away: what watches before what is watched."""
 
 
@@ -25,6 +27,7 @@ class Found:
 
     kind: str
     name: str
+    """Of a deployment, `<endpoint>/<deployment>`."""
     version: str | None = None
 
     def __str__(self) -> str:
@@ -32,11 +35,14 @@ class Found:
 
 
 def find(client: MLClient) -> list[Found]:
-    """All that carries this package's tag, in the order of KINDS. Raises ServerError."""
+    """All that carries this package's tag, in the order of KINDS. Raises ServerError.
+
+    An endpoint that is another's, or on which another has a deployment, isn't listed, but our deployments on it are.
+    """
     with arm.told("The workspace"):
         found = [Found("schedule", one.name) for one in _ours(client.schedules.list(list_view_type="All"))]
-        found += [Found("online endpoint", one.name) for one in _ours(client.online_endpoints.list())]
-        found += [Found("batch endpoint", one.name) for one in _ours(client.batch_endpoints.list())]
+        found += _serving("online", client.online_endpoints, client.online_deployments)
+        found += _serving("batch", client.batch_endpoints, client.batch_deployments)
         found += [Found("model", one.name, one.version) for one in _versions(client.models)]
         found += [Found("environment", one.name, one.version) for one in _versions(client.environments)]
     return found
@@ -53,7 +59,8 @@ def _removers(client: MLClient) -> dict[str, Callable[[Found], None]]:
     def delete(operations: Any) -> Callable[[Found], None]:
         def one(thing: Found) -> None:
             with arm.told(str(thing)):
-                poller = operations.begin_delete(thing.name)
+                # A deployment's own name comes before its endpoint's.
+                poller = operations.begin_delete(*reversed(thing.name.split("/")))
             arm.finish(poller, str(thing), TIMEOUT)
 
         return one
@@ -69,7 +76,9 @@ def _removers(client: MLClient) -> dict[str, Callable[[Found], None]]:
         return one
 
     return {
+        "online deployment": delete(client.online_deployments),
         "online endpoint": delete(client.online_endpoints),
+        "batch deployment": delete(client.batch_deployments),
         "batch endpoint": delete(client.batch_endpoints),
         "schedule": delete_schedule,
         "model": archive(client.models),
@@ -79,6 +88,18 @@ def _removers(client: MLClient) -> dict[str, Callable[[Found], None]]:
 
 def _ours(things: Iterable[Any]) -> Iterable[Any]:
     return (one for one in things if arm.is_ours(one.tags))
+
+
+def _serving(kind: str, endpoints: Any, deployments: Any) -> list[Found]:
+    """The endpoints of one kind that are ours with all that is on them, and our deployments on the others."""
+    whole, parts = [], []
+    for endpoint in endpoints.list():
+        there = list(deployments.list(endpoint.name))
+        if arm.is_ours(endpoint.tags) and all(arm.is_ours(one.tags) for one in there):
+            whole.append(Found(f"{kind} endpoint", endpoint.name))
+        else:
+            parts += [Found(f"{kind} deployment", f"{endpoint.name}/{one.name}") for one in _ours(there)]
+    return parts + whole
 
 
 def _versions(operations: Any) -> Iterable[Any]:

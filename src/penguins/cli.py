@@ -407,11 +407,13 @@ def log(folder: Path, tracking_uri: str | None, as_json: bool) -> None:
 
 
 @main.command()
-@click.argument("source", metavar="RUN|FOLDER")
+@click.argument("source", metavar="RUN|OUTPUT|FOLDER")
 @click.option("--register-as", default=config.DEFAULT_MODEL, show_default=True, help="The registered model's name.")
 @click.option("--description", default="", help="A sentence about the version.")
 @click.option("--tag", "tags", multiple=True, metavar="NAME=VALUE", help="A tag of the version; may be repeated.")
-@click.option("--custom", is_flag=True, help="Take any files in FOLDER: a custom model of Azure Machine Learning.")
+@click.option(
+    "--custom", is_flag=True, help="Take any files in FOLDER or OUTPUT: Azure Machine Learning's custom model."
+)
 @experiment_option
 @tracking_option
 @json_option
@@ -429,18 +431,23 @@ def register(
     """Make a model the next version of a registered model.
 
     The model is the one of a run (its id, or runs:/<id>/<path>; a job of Azure Machine Learning is the run of its
-    name), or a FOLDER in MLflow's format, such as `train --save` writes, which is logged to a run of its own first.
-    The version is no champion: `penguins promote` judges that.
+    name), an OUTPUT of such a job (azureml://jobs/<job>/outputs/<output>/paths/<path>), or a FOLDER in MLflow's
+    format, such as `train --save` writes, which is logged to a run of its own first. The version is no champion:
+    `penguins promote` judges that.
     """
-    from penguins import registry
+    from penguins import azureml, registry
 
     named = dict(map(named_value, tags))
     reachable_store(tracking_uri).activate()
     if Path(source).is_dir():
         from_folder = registry.register_files if custom else registry.register_folder
         run_id, version = from_folder(source, register_as, experiment=experiment, description=description, tags=named)
+    elif source.startswith(azureml.SCHEME):
+        run_id, version = registry.register_output(
+            source, register_as, custom=custom, description=description, tags=named
+        )
     elif custom:
-        raise click.UsageError("A custom model comes from a FOLDER.")
+        raise click.UsageError("A custom model comes from a FOLDER or an OUTPUT.")
     else:
         run_id, version = registry.register_run(source, register_as, description=description, tags=named)
     if as_json:

@@ -144,8 +144,9 @@ class AzureServing:
 
     `kind` is one of ONLINE_KINDS: managed for development and test, kubernetes for production. `compute` is the
     attached Kubernetes cluster. `instance_type` is the size of a machine, on Kubernetes one of the cluster's own
-    instance types; None leaves it to Azure there, and means Standard_DS3_v2 on Azure's machines. `auth` is one of
-    AZURE_AUTH. With `own_script` the deployment answers through this package's scoring script instead of Azure's.
+    instance types; None leaves it to Azure there, and means Standard_DS3_v2 on Azure's machines. `instances` is how
+    many of them; None keeps the number that serves now, which autoscaling may have set, and is 1 at first. `auth` is
+    one of AZURE_AUTH. With `own_script` the deployment answers through this package's scoring script, not Azure's.
     `traffic` is the version's share in percent; `timeout` is in seconds, for each change: a first deployment builds an
     image and takes minutes.
 
@@ -155,7 +156,7 @@ class AzureServing:
     kind: str = "managed"
     compute: str | None = None
     instance_type: str | None = None
-    instances: int = 1
+    instances: int | None = None
     auth: str = "key"
     app_insights: bool = True
     own_script: bool = False
@@ -174,7 +175,8 @@ class AzureServing:
             raise ParameterError("A managed endpoint runs on Azure's machines: leave the compute out (--compute).")
         if self.kind == "managed" and self.instance_type is None:
             object.__setattr__(self, "instance_type", "Standard_DS3_v2")
-        object.__setattr__(self, "instances", _whole(self.instances, "instances", 1, 1000, "from 1 to 1000"))
+        if self.instances is not None:
+            object.__setattr__(self, "instances", _whole(self.instances, "instances", 1, 1000, "from 1 to 1000"))
         object.__setattr__(self, "traffic", _whole(self.traffic, "traffic", 1, 100, "from 1 to 100"))
         _between(self.timeout, "timeout", 0.0, math.inf, inclusive=False)
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from penguins import arm, flavor, online_endpoint, serving_copy
@@ -32,6 +33,9 @@ STEPS = (
 """What `deploy` reports, in order; PUTTING_BACK when it fails."""
 
 PUTTING_BACK = "Giving the traffic back"
+
+ASK_EVERY = 2.0
+"""Seconds between two looks at a change that Azure makes and nobody follows."""
 
 SETTLED = {"succeeded", "failed", "canceled"}
 """The states of a deployment that nobody is changing."""
@@ -85,6 +89,7 @@ def deploy(
     known = flavor.known_answers(version.uri)
     before = _settled(client, name, settings)
     mine = online_endpoint.deployment_name(version)
+    settings = _sized(settings, before, mine)
     after = _shares(before.traffic, mine, settings, name)
     with _put_back_on_failure(client, name, before, mine, settings, report):
         changed = _roll_out(client, name, version, before, after, known, settings, report)
@@ -108,14 +113,17 @@ def _settled(client: MLClient, name: str, settings: AzureServing) -> Before:
     if endpoint is None:
         return Before(False, {}, {})
     deployments = online_endpoint.deployments(client, name)
-    if changing := [
-        str(one.name) for one in (endpoint, *deployments.values()) if online_endpoint.state(one) not in SETTLED
-    ]:
+    if changing := _changing(endpoint, deployments):
         raise ServerError(
             f"{name} is being changed at the moment ({', '.join(changing)}): wait until it is done, then deploy again."
         )
     _require_made_so(endpoint, name, settings)
     return Before(True, {one: share for one, share in endpoint.traffic.items() if share}, deployments)
+
+
+def _changing(endpoint: OnlineEndpoint, deployments: Mapping[str, OnlineDeployment]) -> list[str]:
+    """The names of what Azure is at work on."""
+    return [str(one.name) for one in (endpoint, *deployments.values()) if online_endpoint.state(one) not in SETTLED]
 
 
 def _require_made_so(endpoint: OnlineEndpoint, name: str, settings: AzureServing) -> None:
@@ -126,6 +134,15 @@ def _require_made_so(endpoint: OnlineEndpoint, name: str, settings: AzureServing
         raise ParameterError(
             f"{name} was made with {' '.join(others)}, which can't be changed: give that, or undeploy it first."
         )
+
+
+def _sized(settings: AzureServing, before: Before, mine: str) -> AzureServing:
+    """The settings with a number of instances: what they say, or what serves now."""
+    if settings.instances is not None:
+        return settings
+    busiest = max(before.traffic, key=lambda one: before.traffic[one], default=mine)
+    now = before.running(mine) or before.running(busiest)
+    return replace(settings, instances=now.instance_count if now is not None else 1)
 
 
 def _shares(former: Traffic, mine: str, settings: AzureServing, name: str) -> Traffic:
@@ -221,16 +238,18 @@ def _put_back_on_failure(
 def _put_back(client: MLClient, name: str, before: Before, mine: str, timeout: float) -> str:
     """Undo what was done, and say in a sentence how that went."""
     try:
+        endpoint = online_endpoint.read(client, name)
+        # Somebody else may have made one of this name meanwhile.
+        if not before.exists and (endpoint is None or not arm.is_ours(endpoint.tags)):
+            return "No endpoint was made."
+        _wait(client, name, timeout)
         if not before.exists:
-            endpoint = online_endpoint.read(client, name)
-            # Somebody else may have made one of this name meanwhile.
-            if endpoint is None or not arm.is_ours(endpoint.tags):
-                return "No endpoint was made."
             online_endpoint.delete(client, name, timeout)
             return f"The new endpoint {name} is deleted again."
         online_endpoint.set_traffic(client, name, before.traffic, timeout)
         now, former = online_endpoint.deployments(client, name).get(mine), before.running(mine)
-        if now is not None and mine not in before.deployments:
+        # One that had failed before is as good as none.
+        if now is not None and former is None and mine not in before.traffic:
             online_endpoint.remove(client, name, mine, timeout)
         if now is not None and former is not None and _differs(now, former):
             online_endpoint.send(client, former, timeout)
@@ -238,6 +257,18 @@ def _put_back(client: MLClient, name: str, before: Before, mine: str, timeout: f
     except ServerError as error:
         return f"It could not be put back ({error}), so look at {name} in the studio."
     return f"{name} has its former traffic again."
+
+
+def _wait(client: MLClient, name: str, timeout: float) -> None:
+    """Return when nothing of the endpoint is being changed, or after `timeout` seconds. Raises ServerError.
+
+    Azure goes on with a change that nobody waits for any more, and refuses another one until that ends.
+    """
+    deadline = time.monotonic() + timeout
+    while (endpoint := online_endpoint.read(client, name)) is not None:
+        if not _changing(endpoint, online_endpoint.deployments(client, name)) or time.monotonic() > deadline:
+            return
+        time.sleep(ASK_EVERY)
 
 
 def _differs(now: OnlineDeployment, former: OnlineDeployment) -> bool:

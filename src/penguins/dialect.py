@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from penguins import azureml
+from penguins import arm, azureml
 from penguins.errors import ModelError
 
 if TYPE_CHECKING:
@@ -80,13 +80,13 @@ def registered(name: str) -> Iterator[None]:
 
 
 def create_version(model_uri: str, name: str, tags: Mapping[str, str]) -> ModelVersion:
-    """Make what `log_files` logged the next version of `name`."""
+    """Make what `log_files` logged the next version of `name`, with the tag by which `clean_up` finds it."""
     import mlflow
 
     client = mlflow.MlflowClient()
     run_id, _, path = model_uri.removeprefix("runs:/").partition("/")
     source = f"{client.get_run(run_id).info.artifact_uri}/{path}"
-    return client.create_model_version(name, source, run_id, tags=dict(tags))
+    return client.create_model_version(name, source, run_id, tags={**tags, **arm.MADE_BY})
 
 
 def artifacts(run_id: str) -> list[str]:

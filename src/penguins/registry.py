@@ -25,6 +25,11 @@ if TYPE_CHECKING:
 MISSING = {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "NOT_FOUND"}
 """How registries say that something isn't there."""
 
+ARTIFACTS = "artifacts"
+"""The output of a job of Azure Machine Learning that is what the job's run keeps."""
+
+OUTPUT = re.compile(r"azureml://jobs/(?P<job>[^/]+)/outputs/(?P<output>[^/]+)(/(paths(/|$))?(?P<path>.*))?")
+
 LONGEST_TAG = 250
 """Characters; Unity Catalog takes 256 in a tag's value, and no dot in its name."""
 
@@ -157,14 +162,12 @@ def register_run(
 ) -> tuple[str, Version]:
     """Make the model of a run the next version of `name`: run, version.
 
-    `run` is its id, `runs:/<id>/<path>`, or an output of an Azure Machine Learning job, whose name is its run's id:
-    `azureml://jobs/<name>/outputs/artifacts/paths/<path>`.
+    `run` is its id, or `runs:/<id>/<path>`.
     Raises ModelError when there is no such run or it has no such model, StoreError when the registry refuses.
     """
     import mlflow
     from mlflow.exceptions import MlflowException
 
-    run = re.sub(r"^azureml://jobs/([^/]+)/outputs/artifacts/paths/", r"runs:/\1/", run)
     run_id, _, path = run.removeprefix("runs:/").rstrip("/").partition("/")
     try:
         mlflow.get_run(run_id)
@@ -179,6 +182,37 @@ def register_run(
     except (MlflowException, OSError) as error:
         raise ModelError(f"{model_uri} can't be loaded: {first_sentence(error)}") from error
     return run_id, Version(name, register(model_uri, name, description=description, tags=tags))
+
+
+def register_output(
+    place: str, name: str, *, custom: bool = False, description: str = "", tags: Mapping[str, str] | None = None
+) -> tuple[str, Version]:
+    """Make an output of an Azure Machine Learning job the next version of `name`: the job, which is a run, and version.
+
+    `place` is `azureml://jobs/<job>/outputs/<output>/paths/<path>`; the output `artifacts` is what the job's run
+    keeps, others have names of their own. With `custom` any files do, of which MLflow knows nothing.
+    Raises ModelError for another form or another store, ServerError when the workspace refuses, and what
+    `register_run` raises.
+    """
+    import mlflow
+
+    if (parts := OUTPUT.fullmatch(place)) is None:
+        raise ModelError(f"{place} is no output of a job: give azureml://jobs/<job>/outputs/<output>/paths/<path>.")
+    if dialect.has_logged_models():
+        raise ModelError(f"Only Azure Machine Learning knows {place}: name such a workspace (--tracking-uri azureml).")
+    job, output, path = parts["job"], parts["output"], (parts["path"] or "").strip("/")
+    if output == ARTIFACTS and not custom:
+        return register_run(f"runs:/{job}/{path}", name, description=description, tags=tags)
+    workspace = azureml.Workspace.of(mlflow.get_registry_uri())
+    number = azureml.register_output(
+        workspace,
+        f"azureml://jobs/{job}/outputs/{output}/paths/{path}",
+        name,
+        kind="custom_model" if custom else "mlflow_model",
+        description=description,
+        tags=tags,
+    )
+    return job, Version(name, number)
 
 
 def register_folder(
@@ -221,9 +255,8 @@ def register_files(
         raise ModelError(f"{folder} holds no files: give the folder of a model.")
     with _run_for(folder, name, experiment) as run_id:
         mlflow.log_artifacts(str(folder), dialect.MODEL)
-        workspace = azureml.Workspace.of(mlflow.get_registry_uri())
-        number = azureml.register_files(workspace, run_id, dialect.MODEL, name, description=description, tags=tags)
-        return run_id, Version(name, number)
+        place = f"azureml://jobs/{run_id}/outputs/{ARTIFACTS}/paths/{dialect.MODEL}"
+        return register_output(place, name, custom=True, description=description, tags=tags)
 
 
 @contextmanager

@@ -85,7 +85,7 @@ def serve(model: str, host: str, port: int, until_stdin_ends: bool, tracking_uri
 )  # fmt: skip
 @click.option("--compute", help="Azure: the attached Kubernetes cluster, or the batch's compute cluster.")
 @click.option("--instance-type", help="Azure: the size of a machine.  [default: Standard_DS3_v2; the cluster's own]")
-@click.option("--instances", type=int, default=AZURE.instances, show_default=True, help="Azure: machines, or replicas.")
+@click.option("--instances", type=int, help="Azure: machines, or replicas.  [default: as many as serve now, or 1]")
 @click.option(
     "--auth", type=click.Choice(config.AZURE_AUTH), default=AZURE.auth, show_default=True,
     help="Azure: how the endpoint knows who asks.",

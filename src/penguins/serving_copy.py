@@ -79,7 +79,8 @@ def _registered(client: MLClient, name: str, number: str, digest: str) -> str | 
     if found.tags.get("digest") != digest:
         raise ServerError(
             f"The workspace has another model as version {number} of {name}: it comes from "
-            f"{found.tags.get('copied_from', 'elsewhere')} of another store; archive it, or use another --model name."
+            f"{found.tags.get('copied_from', 'elsewhere')} of another store; delete that version, or give --model "
+            "another name."
         )
     return str(found.id)
 

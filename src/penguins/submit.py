@@ -11,16 +11,17 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from penguins import arm
+from penguins import arm, azureml
 from penguins.config import DEFAULT_DATA, DEFAULT_EXPERIMENT, DEFAULT_MODEL, TrainingParameters
 from penguins.errors import DataError, ModelError, ParameterError, ServerError, StoppedError
-from penguins.tracking import Tracking, experiment_id
+from penguins.tracking import Tracking, experiment_id, impatient
 
 if TYPE_CHECKING:
     from azure.ai.ml import MLClient
@@ -49,6 +50,12 @@ REMOTE = re.compile(r"[a-z][a-z0-9+.-]*:(//)?.+")
 """What names data that is in Azure already: `azureml:birds:1`, `azureml://…`, `https://…`."""
 
 DONE, STOPPED = "Completed", {"Canceled", "CancelRequested"}
+
+UNDER_WAY = {"NotStarted", "Queued", "Preparing", "Provisioning", "Starting", "Running", "Finalizing"}
+"""The states of a job that will have another one."""
+
+ASK_EVERY = 2.0
+"""Seconds between two looks at a job whose log has ended."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +89,7 @@ def submit(client: MLClient, training: Training, compute: str) -> Job:
     tracks to the workspace by itself. Raises ServerError when the workspace refuses, ParameterError when there is no
     such compute, DataError when there is no such file.
     """
-    data = _data(training.data)
+    data = _data(client, training.data)
     require_compute(client, compute)
     with _code() as code, _image() as environment, arm.told("The job"):
         job: Job = client.jobs.create_or_update(_job(training, compute, data, code, environment))
@@ -104,7 +111,9 @@ def follow(client: MLClient, name: str) -> None:
             # The client makes a failure of its own of Ctrl-C.
             if isinstance(error.__cause__, KeyboardInterrupt):
                 raise KeyboardInterrupt from error
-        status = arm.word(client.jobs.get(name).status)
+        # The log ends with the command; after that the job keeps what the command wrote, and may still fail.
+        while (status := arm.word(client.jobs.get(name).status)) in UNDER_WAY:
+            time.sleep(ASK_EVERY)
     if status in STOPPED:
         raise StoppedError(f"The job {name} was cancelled.")
     if status != DONE:
@@ -144,8 +153,10 @@ def run_here(training: Training, store: Tracking) -> str:
         raise
     finally:
         # A command that failed early has not met its run, and in a workspace it leaves its run for the job to end.
-        if client.get_run(run_id).info.status == "RUNNING":
-            client.set_terminated(run_id, status)
+        # A store that has gone meanwhile doesn't hide how that ended.
+        with contextlib.suppress(Exception), impatient():
+            if client.get_run(run_id).info.status == "RUNNING":
+                client.set_terminated(run_id, status)
     if ended.returncode != 0:
         raise ModelError(f"The training ended with exit code {ended.returncode}: what it said stands above.")
     return run_id
@@ -171,7 +182,7 @@ def _job(training: Training, compute: str, data: Any, code: Path, environment: E
     )
 
 
-def _data(source: str) -> Any:
+def _data(client: MLClient, source: str) -> Any:
     from azure.ai.ml import Input
 
     path = Path(source)
@@ -179,7 +190,7 @@ def _data(source: str) -> Any:
         return Input(type="uri_folder" if path.is_dir() else "uri_file", path=str(path.resolve()))
     if not REMOTE.fullmatch(source):
         raise DataError(f"There is no {source} here: give a file, a folder, or data in Azure such as azureml:birds:1.")
-    return Input(type="uri_file" if path.suffix else "uri_folder", path=source)
+    return Input(type=arm.type_of_data(client, source), path=source)
 
 
 def require_compute(client: MLClient, compute: str) -> None:
@@ -258,10 +269,16 @@ def _here(command: str, values: Mapping[str, object]) -> list[str]:
 
 
 def _as_in_a_job(store: Tracking, run_id: str) -> dict[str, str]:
-    """The variables by which a job's process knows where it tracks, and which run is its own."""
+    """The variables by which a job's process knows where it tracks, and which run is its own.
+
+    Who asks stays as it is here: a job has a token of its own for that.
+    """
+    experiment = store.client().get_run(run_id).info.experiment_id
     return {
         "MLFLOW_TRACKING_URI": store.tracking_uri,
         "MLFLOW_REGISTRY_URI": store.registry_uri or store.tracking_uri,
+        "MLFLOW_EXPERIMENT_ID": experiment,
         "MLFLOW_RUN_ID": run_id,
         "AZUREML_RUN_ID": run_id,
+        **azureml.variables(store.tracking_uri),
     }

@@ -199,6 +199,14 @@ class Azure:
         place = f"{self.url}/subscriptions/{SUBSCRIPTION}/operations/{name}?api-version=2023-04-01"
         return Answer(status, body, {"Azure-AsyncOperation": place, "Location": place, "x-ms-retry-after-ms": "50"})
 
+    def begin_put(self, body: Json, what: str, path: str, wanted: Json) -> Answer:
+        """Answer that a thing is being made or changed, which makes it `wanted`, or leaves it failed."""
+
+        def fail() -> None:
+            self.things[path]["properties"]["provisioningState"] = "Failed"
+
+        return self.begin(201, body, what, lambda: self.things.__setitem__(path, wanted), fail)
+
 
 def metadata(azure: Azure, _: bytes) -> Answer:
     cloud = {
@@ -234,21 +242,33 @@ OPEN: dict[str, Callable[[Azure, bytes], Answer]] = {
 }
 
 
+def go_on(operation: Operation) -> None:
+    """Let some time pass for an operation, which may end by that."""
+    operation.polls -= 1
+    if operation.polls > 0 or operation.done:
+        return
+    operation.done = True
+    if operation.error is None:
+        operation.end()
+    elif operation.left is not None:
+        operation.left()
+
+
 def operation(azure: Azure, body: Json, query: dict[str, str], name: str) -> Answer:
     if (found := azure.operations.get(name)) is None:
         return absent(f"Operation {name}")
-    found.polls -= 1
-    if found.polls > 0:
-        return Answer(200, {"status": "InProgress"}, {"x-ms-retry-after-ms": "50"})
-    if found.error is not None:
-        if found.left is not None and not found.done:
-            found.done = True
-            found.left()
-        return Answer(200, {"status": "Failed", "error": found.error})
+    go_on(found)
     if not found.done:
-        found.done = True
-        found.end()
-    return Answer(200, {"status": "Succeeded"})
+        return Answer(200, {"status": "InProgress"}, {"x-ms-retry-after-ms": "50"})
+    return Answer(200, {"status": "Succeeded"} if found.error is None else {"status": "Failed", "error": found.error})
+
+
+def busy(azure: Azure, endpoint: str) -> Answer | None:
+    """What Azure answers to a change of an endpoint or of its deployments while another one goes on."""
+    parts = [one for path, one in azure.things.items() if path == endpoint or path.startswith(f"{endpoint}/")]
+    if all(one["properties"].get("provisioningState") in {"Succeeded", "Failed"} for one in parts):
+        return None
+    return refused(409, "Conflict", f"Already running method on endpoint '{endpoint.partition('/')[2]}'.")
 
 
 def workspace_shown(azure: Azure, name: str) -> Json:
@@ -284,9 +304,17 @@ def shown(azure: Azure, path: str) -> Json:
 
 
 def read(azure: Azure, body: Json, query: dict[str, str], path: str) -> Answer:
+    # Changes go on whether or not somebody waits for them.
+    for begun in azure.operations.values():
+        go_on(begun)
     if path not in azure.things:
         kind, _, name = path.partition("/")
         return absent(f"{kind.removesuffix('s')} {name}")
+    thing = azure.things[path]["properties"]
+    if thing.get("status") == "Finalizing":
+        answer = Answer(200, shown(azure, path))
+        thing["status"] = "Completed"
+        return answer
     return Answer(200, shown(azure, path))
 
 
@@ -313,8 +341,8 @@ def put_endpoint(azure: Azure, body: Json, query: dict[str, str], path: str) -> 
     if not re.fullmatch(r"[a-zA-Z][a-zA-Z0-9-]{2,31}", name):
         return refused(400, "InvalidEndpointName", f"{name} is no name for an endpoint.")
     before = azure.things.get(path)
-    if before is not None and before["properties"]["provisioningState"] not in {"Succeeded", "Failed"}:
-        return refused(409, "Conflict", f"Already running method on endpoint '{name}'.")
+    if refusal := busy(azure, path):
+        return refusal
     if kind == "onlineEndpoints":
         if properties["authMode"] not in {"Key", "AADToken", "key", "aad_token", "aadToken"}:
             return refused(400, "BadRequest", f"authMode {properties['authMode']}.")
@@ -336,12 +364,14 @@ def put_endpoint(azure: Azure, body: Json, query: dict[str, str], path: str) -> 
         azure.things[path] = body
     else:
         before["properties"]["provisioningState"] = "Updating"
-    return azure.begin(201, {**shown(azure, path)}, f"endpoint {name}", lambda: azure.things.__setitem__(path, wanted))
+    return azure.begin_put({**shown(azure, path)}, f"endpoint {name}", path, wanted)
 
 
 def delete_endpoint(azure: Azure, body: Json, query: dict[str, str], path: str) -> Answer:
     if path not in azure.things:
         return Answer(204)
+    if refusal := busy(azure, path):
+        return refusal
 
     def end() -> None:
         for one in [one for one in azure.things if one == path or one.startswith(f"{path}/")]:
@@ -355,6 +385,8 @@ def put_deployment(azure: Azure, body: Json, query: dict[str, str], path: str) -
     properties = body["properties"]
     if endpoint not in azure.things:
         return absent(f"Endpoint {endpoint}")
+    if refusal := busy(azure, endpoint):
+        return refusal
     if not re.fullmatch(r"[a-zA-Z][a-zA-Z0-9-]{2,31}", name):
         return refused(400, "InvalidDeploymentName", f"{name} is no name for a deployment.")
     model = properties.get("model", "")
@@ -380,16 +412,15 @@ def put_deployment(azure: Azure, body: Json, query: dict[str, str], path: str) -
         properties.setdefault("containerResourceRequirements", requirements)
     azure.things[path] = {**body, "properties": {**properties, "provisioningState": "Creating"}}
     wanted = {**body, "properties": {**properties, "provisioningState": "Succeeded"}}
-    answer = azure.begin(201, shown(azure, path), f"deployment {name}", lambda: azure.things.__setitem__(path, wanted))
-    if any(f"deployment {name}".startswith(key) for key in azure.failing):
-        azure.things[path]["properties"]["provisioningState"] = "Failed"
-    return answer
+    return azure.begin_put(shown(azure, path), f"deployment {name}", path, wanted)
 
 
 def delete_deployment(azure: Azure, body: Json, query: dict[str, str], path: str) -> Answer:
     endpoint, _, name = path.rpartition("/deployments/")
     if path not in azure.things:
         return Answer(204)
+    if refusal := busy(azure, endpoint):
+        return refusal
     if azure.things[endpoint]["properties"].get("traffic", {}).get(name):
         return refused(400, "BadRequest", f"The deployment {name} has traffic: set it to 0 first.")
     return azure.begin(202, None, f"delete {path}", lambda: azure.things.pop(path))
@@ -487,8 +518,14 @@ def run_details(azure: Azure, body: Json, query: dict[str, str], name: str) -> A
     shown_before = properties.setdefault("shown", 0)
     parts = azure.logs[name]
     error = None
+    if properties["status"] == "Finalizing":
+        properties["status"] = "Completed"
     if shown_before >= len(parts) and properties["status"] == "Running":
         properties["status"] = azure.ends.get(properties["experimentName"], "Completed")
+        if properties["status"] == "Completed":
+            # The client looks no longer then, though the job goes on.
+            properties["status"] = "Finalizing"
+            parts = azure.logs[name] = [*parts, "The activity completed successfully. Finalizing run..."]
     if properties["status"] == "Failed":
         error = {"error": {"code": "UserError", "message": "The command ended with exit code 1."}}
     properties["shown"] = min(shown_before + 1, len(parts))

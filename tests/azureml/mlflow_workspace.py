@@ -105,6 +105,11 @@ class MlflowWorkspace:
     url: str = ""
 
     @property
+    def outputs(self) -> Path:
+        """What jobs have kept as outputs with names, in a folder for each job."""
+        return self.files.with_name("outputs")
+
+    @property
     def uri(self) -> str:
         return f"azureml://{self.url.removeprefix('https://')}/mlflow/v2.0{ID}"
 
@@ -278,11 +283,15 @@ def put_custom_version(workspace: MlflowWorkspace, request: Request, name: str, 
     if int(number) != len(there) + 1:
         return refused(409, "Conflict", f"Version {number} of {name} exists already.")
     properties = request.json()["properties"]
-    place = re.fullmatch(r"azureml://jobs/([^/]+)/outputs/artifacts/paths/(.+)", properties["modelUri"])
-    if properties["modelType"] != "custom_model" or place is None:
+    place = re.fullmatch(r"azureml://jobs/([^/]+)/outputs/([^/]+)/paths/(.*)", properties["modelUri"])
+    if properties["modelType"] not in {"custom_model", "mlflow_model"} or place is None:
         return refused(400, "UserError", "The model's type or its place is wrong.")
-    if not (workspace.files / place[1] / place[2]).is_dir():
-        return refused(400, "UserError", f"There is nothing at {properties['modelUri']}.")
+    job, output, path = place.groups()
+    folder = (workspace.files / job if output == "artifacts" else workspace.outputs / job / output) / path
+    if not folder.is_dir():
+        return refused(404, "UserError", f"There is nothing at {properties['modelUri']}.")
+    if properties["modelType"] == "mlflow_model" and not (folder / "MLmodel").is_file():
+        return refused(400, "UserError", f"There is no MLmodel at {properties['modelUri']}.")
     # The real one tells more back than it was told.
     told_back = {"flavors": {}, "isArchived": False, **properties}
     version = {"id": f"{ID}/models/{name}/versions/{number}", "name": number, "properties": told_back}

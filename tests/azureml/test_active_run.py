@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -115,7 +116,7 @@ def test_files_that_are_no_mlflow_model_become_a_custom_one(
     first, second = (parsed(penguins(*command, cwd=tmp_path, **cloud)) for _ in range(2))
     assert [one["version"] for one in (first, second)] == [1, 2]
     made = workspace.custom["thing"][0]["properties"]
-    assert (made["description"], made["tags"]) == ("any files", {"a": "b"})
+    assert (made["description"], made["tags"]) == ("any files", {"a": "b", "made_by": "penguins"})
     assert made["modelUri"] == f"azureml://jobs/{first['run_id']}/outputs/artifacts/paths/model"
     Tracking(workspace.uri).activate()
     assert dialect.artifacts(first["run_id"]) == ["model/deep/words.txt", "model/weights.txt"]
@@ -123,10 +124,10 @@ def test_files_that_are_no_mlflow_model_become_a_custom_one(
     workspace.fail("PUT .*/models/thing/versions", refused(403, "AuthorizationFailed", "You may not."))
     refusal = penguins(*command, cwd=tmp_path, **cloud)
     assert (refusal.returncode, refusal.stdout) == (1, "")
-    assert refusal.stderr == (
-        "Error: The workspace penguins-ws (resource group birds(west), subscription "
-        "11111111-2222-3333-4444-555555555555) doesn't allow this (403): ask for the role AzureML Data Scientist "
-        "on it.\n"
+    assert re.fullmatch(
+        r"Error: azureml://jobs/[0-9a-f]{32}/outputs/artifacts/paths/model: You may not; ask for a role that allows "
+        r"it, such as AzureML Data Scientist on the workspace\.\n",
+        refusal.stderr,
     )
     store = f"sqlite:///{shutil.copy(empty_store, tmp_path)}"
     elsewhere = CliRunner().invoke(main, ["register", str(files), "--custom", "--tracking-uri", store])
@@ -134,6 +135,43 @@ def test_files_that_are_no_mlflow_model_become_a_custom_one(
         1,
         "Error: Only Azure Machine Learning registers files that are no MLflow model: use such a workspace.\n",
     )
+
+
+def test_outputs_of_a_job_become_versions(workspace: MlflowWorkspace, tmp_path: Path, empty_store: Path) -> None:
+    cloud = {"AZUREML_CURRENT_CLOUD": "Loopback", "ARM_CLOUD_METADATA_URL": f"{workspace.url}/metadata/endpoints"}
+    trained = workspace.outputs / "salty_beak" / "trained" / "best"
+    trained.mkdir(parents=True)
+    (trained / "MLmodel").write_text("flavors: {}\n")
+    jobs = "azureml://jobs/salty_beak/outputs"
+
+    def register(place: str, *options: str) -> subprocess.CompletedProcess[str]:
+        command = ["register", place, "--register-as", "beaks", "--tracking-uri", workspace.uri]
+        return penguins(*command, *options, cwd=tmp_path, **cloud)
+
+    answer = {"run_id": "salty_beak", "registered_model": "beaks"}
+    assert parsed(register(f"{jobs}/trained/paths/best/", "--json", "--tag", "a=b")) == {**answer, "version": 1}
+    assert parsed(register(f"{jobs}/trained", "--custom", "--json")) == {**answer, "version": 2}
+    assert [
+        (one["properties"]["modelType"], one["properties"]["modelUri"], one["properties"]["tags"])
+        for one in workspace.custom["beaks"]
+    ] == [
+        ("mlflow_model", f"{jobs}/trained/paths/best", {"a": "b", "made_by": "penguins"}),
+        ("custom_model", f"{jobs}/trained/paths/", {"made_by": "penguins"}),
+    ]
+    absent = register(f"{jobs}/trained/paths/worst")
+    assert (absent.returncode, absent.stdout) == (1, "")
+    assert absent.stderr == (
+        f"Error: {jobs}/trained/paths/worst: There is nothing at {jobs}/trained/paths/worst; check the subscription, "
+        "the resource group, the workspace and the name.\n"
+    )
+    store = f"sqlite:///{shutil.copy(empty_store, tmp_path)}"
+    for place, said in (
+        (f"{jobs}/trained", f"Only Azure Machine Learning knows {jobs}/trained: name such a workspace "),
+        ("azureml://jobs/salty_beak", "azureml://jobs/salty_beak is no output of a job: give azureml://jobs/<job>/out"),
+    ):
+        elsewhere = CliRunner().invoke(main, ["register", place, "--tracking-uri", store])
+        assert elsewhere.exit_code == 1
+        assert elsewhere.stderr.startswith(f"Error: {said}")
 
 
 def mlflow_runs(workspace: MlflowWorkspace, experiment: str, model: str) -> list[str]:

@@ -83,6 +83,29 @@ def test_what_is_ours_goes_and_nothing_else(azure: Azure) -> None:
     assert json.loads(result.stdout) == {"removed": []}
 
 
+def test_others_keep_their_deployments_and_their_endpoints(azure: Azure) -> None:
+    def deployment(path: str, tags: dict[str, str]) -> None:
+        azure.things[path] = {
+            "location": REGION, "tags": tags, "sku": {"name": "Default", "capacity": 1},
+            "properties": {"endpointComputeType": "Managed", "provisioningState": "Succeeded",
+                           "scaleSettings": {"scaleType": "Default"}},
+        }  # fmt: skip
+
+    deployment("onlineEndpoints/predict-penguin/deployments/theirs", {})
+    deployment("onlineEndpoints/predict-penguin/deployments/ours", OURS)
+    deployment("onlineEndpoints/churn/deployments/visitor", OURS)
+    deployment("onlineEndpoints/churn/deployments/owner", {})
+    deployment("batchEndpoints/score-penguins/deployments/theirs", {})
+    listed = ["online deployment predict-penguin/ours", "online deployment churn/visitor", *LISTED[2:]]
+    result = command("--yes")
+    assert result.exit_code == 0, result.output
+    assert result.stdout.splitlines()[: len(listed)] == listed
+    assert sorted(line for line in azure.changes() if line.startswith("DELETE")) == [
+        "DELETE /onlineEndpoints/churn/deployments/visitor",
+        "DELETE /onlineEndpoints/predict-penguin/deployments/ours",
+    ]
+
+
 def test_what_can_not_be_deleted_is_named(azure: Azure) -> None:
     azure.fail("DELETE .*/predict-penguin", refused(403, "AuthorizationFailed", "You may not delete."))
     result = command("--yes")

@@ -64,6 +64,7 @@ def test_a_folder_and_its_run_become_versions(store: Tracking, workspace: Mlflow
     client = mlflow.MlflowClient()
     found = [client.get_model_version("from_folder", number) for number in ("1", "2")]
     assert [one.tags["colour"] for one in found] == ["black", "white"]
+    assert [one.tags["made_by"] for one in found] == ["penguins", "penguins"], "clean-up finds them by that"
     assert [one.run_id for one in found] == [run_id, run_id]
     assert found[0].description == "a folder"
     assert species(first.uri) == species(second.uri) == ["Gentoo"]

@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -25,7 +26,7 @@ from penguins.errors import DataError, ModelError, ParameterError, ServerError, 
 from penguins.submit import Training
 from penguins.tracking import Tracking
 from tests.azureml.arm import CLUSTER, HOME, SECRETS, TOKEN, Azure, configure, refused, running
-from tests.azureml.mlflow_workspace import MlflowWorkspace
+from tests.azureml.mlflow_workspace import GROUP, NAME, SUBSCRIPTION, MlflowWorkspace
 from tests.azureml.tls import Authority
 from tests.conftest import PENGUINS_CSV
 
@@ -98,6 +99,19 @@ def test_the_log_of_a_job_is_shown_and_its_page(
     assert "344 rows read\nAccuracy 0.991\n" in shown
     for secret in (*SECRETS, TOKEN):
         assert secret not in result.output + shown + caplog.text
+
+
+def test_options_that_would_do_nothing_are_refused(azure: Azure) -> None:
+    for arguments, said in (
+        (["--compute", "rookery", "--tracking", "azureml"], "--tracking-uri is not for --compute."),
+        (["--local", "--no-wait"], "--no-wait is not for --local."),
+        (["--local", "--workspace", "birds"], "--workspace is not for --local."),
+        (["--local", "--compute", "rookery"], "Give --compute, or --local."),
+    ):
+        result = command(*arguments)
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert result.stderr.endswith(f"Error: {said}\n")
+    assert azure.changes() == []
 
 
 def test_json_is_one_object_on_stdout(azure: Azure) -> None:
@@ -206,6 +220,7 @@ def test_data_in_azure_is_named_not_sent(azure: Azure) -> None:
     inputs = job_of(azure)["inputs"]
     assert isinstance(inputs, dict)
     assert "birds" in inputs["data"]["uri"]
+    assert inputs["data"]["jobInputType"] == "uri_file"
     assert not [name for name in azure.blobs if name.endswith(".csv")]
 
 
@@ -243,6 +258,23 @@ def test_the_very_same_command_runs_here_as_in_a_job(store: Path) -> None:
     assert run.data.tags["made_by"] == "penguins"
     [version] = mlflow.MlflowClient().search_model_versions("name='penguin_predictor'")
     assert version.run_id == run_id
+
+
+def test_a_command_here_has_a_jobs_variables(
+    workspace: MlflowWorkspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = tmp_path / "seen.json"
+    code = f"import json, os; json.dump(dict(os.environ), open({str(seen)!r}, 'w'))"
+    monkeypatch.setattr(submit, "COMMAND", f"python -c {shlex.quote(code)}")
+    run_id = submit.run_here(Training(str(PENGUINS_CSV), experiment="seen"), Tracking(workspace.uri))
+    given = {name: json.loads(seen.read_text()).get(name) for name in (
+        "MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI", "MLFLOW_EXPERIMENT_ID", "MLFLOW_RUN_ID", "AZUREML_RUN_ID",
+        "AZUREML_ARM_SUBSCRIPTION", "AZUREML_ARM_RESOURCEGROUP", "AZUREML_ARM_WORKSPACE_NAME",
+    )}  # fmt: skip
+    assert list(given.values()) == [
+        workspace.uri, workspace.uri, mlflow.get_run(run_id).info.experiment_id, run_id, run_id, SUBSCRIPTION, GROUP,
+        NAME,
+    ]  # fmt: skip
 
 
 @pytest.mark.spark
