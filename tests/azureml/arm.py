@@ -7,6 +7,7 @@ that the real clients take. Questions to an endpoint go to real scoring servers 
 from __future__ import annotations
 
 import base64
+import copy
 import csv
 import io
 import json
@@ -312,7 +313,7 @@ def read(azure: Azure, body: Json, query: dict[str, str], path: str) -> Answer:
         return absent(f"{kind.removesuffix('s')} {name}")
     thing = azure.things[path]["properties"]
     if thing.get("status") == "Finalizing":
-        answer = Answer(200, shown(azure, path))
+        answer = Answer(200, copy.deepcopy(shown(azure, path)))
         thing["status"] = "Completed"
         return answer
     return Answer(200, shown(azure, path))
