@@ -43,6 +43,10 @@ FILE_KEYS = {"subscription": "subscription_id", "resource_group": "resource_grou
 """What they are called in config.json."""
 
 SERVICE_PRINCIPAL = ("AZURE_TENANT_ID", "AZURE_CLIENT_ID")
+PROOFS = ("AZURE_CLIENT_SECRET", "AZURE_CLIENT_CERTIFICATE_PATH")
+FEDERATED = "AZURE_FEDERATED_TOKEN_FILE"
+"""How a service principal shows that it is one: by something of its own, or by a token that a platform gave it."""
+
 MANAGED_IDENTITY = ("MSI_ENDPOINT", "IDENTITY_ENDPOINT", "DEFAULT_IDENTITY_CLIENT_ID")
 ON_BEHALF_OF = "OBO_ENDPOINT"
 JOB_TOKEN = "MLFLOW_TRACKING_TOKEN"
@@ -139,12 +143,13 @@ def credential() -> TokenCredential:
     with _installed():
         from azure import identity
     if all(os.environ.get(name) for name in SERVICE_PRINCIPAL):
-        if not any(os.environ.get(name) for name in ("AZURE_CLIENT_SECRET", "AZURE_CLIENT_CERTIFICATE_PATH")):
+        if not any(os.environ.get(name) for name in (*PROOFS, FEDERATED)):
             raise StoreError(
-                "AZURE_TENANT_ID and AZURE_CLIENT_ID name a service principal, but there is no AZURE_CLIENT_SECRET and "
-                "no AZURE_CLIENT_CERTIFICATE_PATH: set one of them."
+                "AZURE_TENANT_ID and AZURE_CLIENT_ID name a service principal, but there is none of "
+                f"{', '.join((*PROOFS, FEDERATED))}: set one of them."
             )
-        chosen: TokenCredential = identity.EnvironmentCredential()
+        has_own = any(os.environ.get(name) for name in PROOFS)
+        chosen: TokenCredential = identity.EnvironmentCredential() if has_own else identity.WorkloadIdentityCredential()
     elif os.environ.get(ON_BEHALF_OF):
         from azure.ai.ml.identity import AzureMLOnBehalfOfCredential
 

@@ -29,6 +29,9 @@ ID = f"/subscriptions/{SUBSCRIPTION}/resourceGroups/{GROUP}/providers/{PROVIDER}
 CLIENT, SECRET = "bbbbbbbb-2222-3333-4444-555555555555", "s3cr3t~of.the-service_principal"
 """Who may sign in; no output may ever have the secret, a token or a signature."""
 
+ASSERTION = "a.platforms.token"
+"""What stands for the secret where a platform answers for who asks."""
+
 TENANT = "adfs"
 """The one tenant whose sign-in page Microsoft's library asks without looking it up on the internet."""
 
@@ -141,7 +144,7 @@ class MlflowWorkspace:
         return token
 
     def secrets(self) -> list[str]:
-        return [SECRET, self.signature, *self.tokens]
+        return [SECRET, ASSERTION, self.signature, *self.tokens]
 
     def count(self, pattern: str) -> int:
         return sum(bool(re.search(pattern, line)) for line in self.asked)
@@ -212,7 +215,8 @@ def give_token(workspace: MlflowWorkspace, request: Request) -> Answer:
     sent = {name: values[0] for name, values in parse_qs(request.body.decode()).items()}
     if sent.get("grant_type") != "client_credentials" or not sent.get("scope"):
         return as_json(400, {"error": "invalid_request", "error_description": "AADSTS900144: the body is wrong."})
-    if (sent.get("client_id"), sent.get("client_secret")) != (CLIENT, SECRET):
+    proof = sent.get("client_secret"), sent.get("client_assertion")
+    if sent.get("client_id") != CLIENT or proof not in {(SECRET, None), (None, ASSERTION)}:
         said = "AADSTS7000215: Invalid client secret provided."
         return as_json(401, {"error": "invalid_client", "error_description": said})
     token = secrets.token_urlsafe(32)
@@ -367,7 +371,7 @@ RUN = rf"/history/v1\.0{re.escape(ID)}/experiments/\d+/runs/([^/]+)"
 OPEN_ROUTES: dict[str, Callable[..., Answer]] = {
     r"GET /metadata/endpoints": cloud,
     rf"GET /{TENANT}/\.well-known/openid-configuration": sign_in_page,
-    rf"POST /{TENANT}/oauth2/token": give_token,
+    rf"POST /{TENANT}/oauth2(?:/v2\.0)?/token": give_token,
     rf"PUT {re.escape(CONTAINER)}/(.+)": put_blob,
     rf"GET {re.escape(CONTAINER)}/(.+)": get_blob,
 }

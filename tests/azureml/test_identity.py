@@ -11,12 +11,18 @@ from pathlib import Path
 
 import pytest
 from azure.ai.ml import MLClient
-from azure.identity import AzureCliCredential, EnvironmentCredential, ManagedIdentityCredential
+from azure.identity import (
+    AzureCliCredential,
+    EnvironmentCredential,
+    ManagedIdentityCredential,
+    WorkloadIdentityCredential,
+)
 
 from penguins import azureml
 from penguins.azureml import Workspace, workspace
 from penguins.errors import StoreError
 from tests import test_azureml_link as link
+from tests.azureml.mlflow_workspace import ASSERTION, MlflowWorkspace
 from tests.azureml.tls import Authority
 from tests.test_cli import PENGUINS
 
@@ -182,10 +188,29 @@ def test_the_first_credential_that_is_configured_is_taken(monkeypatch: pytest.Mo
     assert type(azureml.credential()).__name__ == "AzureMLOnBehalfOfCredential"
     monkeypatch.setenv("AZURE_TENANT_ID", "adfs")
     monkeypatch.setenv("AZURE_CLIENT_ID", "somebody")
-    with pytest.raises(StoreError, match=r"name a service principal, but there is no AZURE_CLIENT_SECRET and no "):
+    with pytest.raises(StoreError) as raised:
         azureml.credential()
+    assert str(raised.value) == (
+        "AZURE_TENANT_ID and AZURE_CLIENT_ID name a service principal, but there is none of AZURE_CLIENT_SECRET, "
+        "AZURE_CLIENT_CERTIFICATE_PATH, AZURE_FEDERATED_TOKEN_FILE: set one of them."
+    )
+    monkeypatch.setenv("AZURE_FEDERATED_TOKEN_FILE", "token")
+    assert isinstance(azureml.credential(), WorkloadIdentityCredential)
     monkeypatch.setenv("AZURE_CLIENT_SECRET", "something")
     assert isinstance(azureml.credential(), EnvironmentCredential)
+
+
+def test_a_platforms_token_stands_for_a_secret(
+    workspace: MlflowWorkspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("AZURE_CLIENT_SECRET")
+    (tmp_path / "token").write_text(ASSERTION)
+    monkeypatch.setenv("AZURE_FEDERATED_TOKEN_FILE", str(tmp_path / "token"))
+    azureml.require(workspace.uri)
+    (tmp_path / "token").write_text("another")
+    with pytest.raises(StoreError, match=r"^There is no token for Azure \(") as raised:
+        azureml.require(workspace.uri)
+    assert "another" not in str(raised.value)
 
 
 @pytest.mark.parametrize("configured", ["nothing", "managed identity", "service principal"])
