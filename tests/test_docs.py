@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import os
 import re
@@ -205,3 +206,37 @@ def test_the_layers_in_the_document_are_the_layers_in_the_test() -> None:
         re.findall(r"`(\w+)`", line.split("|")[2]) for line in table.splitlines() if re.match(r"\| [a-z]+ \| `", line)
     ]
     assert rows == [[module for module in layer if module != "__main__"] for layer in LAYERS]
+
+
+def sentence(node: ast.expr) -> str:
+    """What a string of the source says, with `…` for values."""
+    match node:
+        case ast.Constant(value=str(text)):
+            return text
+        case ast.JoinedStr(values=parts):
+            return "".join(map(sentence, parts))
+        case ast.FormattedValue(value=ast.IfExp(body=ast.JoinedStr() as first)):
+            return sentence(first)
+    return "…"
+
+
+def sentences() -> list[str]:
+    """All that the package and the bundle can say."""
+    sources = [*(ROOT / "src" / "penguins").glob("*.py"), ROOT / "resources" / "__init__.py"]
+    nodes = [node for file in sources for node in ast.walk(ast.parse(file.read_text()))]
+    script = (ROOT / "resources" / "azureml_link.sh").read_text()
+    return [sentence(node) for node in nodes if isinstance(node, ast.Constant | ast.JoinedStr)] + [
+        re.sub(r"\$\w+", "…", script)
+    ]
+
+
+PLATFORMS_OWN = {"already exists", "NOT_SUPPORTED_WITH_SERVERLESS"}
+
+
+@pytest.mark.parametrize("name", ["azureml.md", "databricks.md"])
+def test_explained_messages_are_those_that_can_come(name: str) -> None:
+    table = (ROOT / "docs" / name).read_text().split("| the message says |")[1].split("\n\n")[0]
+    explained = {said for row in table.splitlines()[2:] for said in re.findall("`([^`]+)`", row.split(" | ")[0])}
+    assert len(explained) > 10
+    can_come = sentences()
+    assert [said for said in explained - PLATFORMS_OWN if not any(said in one for one in can_come)] == []
