@@ -50,7 +50,6 @@ class Before:
 
     exists: bool
     traffic: Traffic
-    """Of the deployments that have any."""
     deployments: dict[str, OnlineDeployment]
     """Each as it was, by its name."""
 
@@ -91,7 +90,7 @@ def deploy(
     mine = online_endpoint.deployment_name(version)
     settings = _sized(settings, before, mine)
     after = _shares(before.traffic, mine, settings, name)
-    with _put_back_on_failure(client, name, before, mine, settings, report):
+    with _put_back_on_failure(client, name, before, after, mine, settings, report):
         changed = _roll_out(client, name, version, before, after, known, settings, report)
         report(STEPS[6])
         answers = online_endpoint.ask(client, name, known[0])
@@ -118,7 +117,12 @@ def _settled(client: MLClient, name: str, settings: AzureServing) -> Before:
             f"{name} is being changed at the moment ({', '.join(changing)}): wait until it is done, then deploy again."
         )
     _require_made_so(endpoint, name, settings)
-    return Before(True, {one: share for one, share in endpoint.traffic.items() if share}, deployments)
+    return Before(True, _traffic(endpoint), deployments)
+
+
+def _traffic(endpoint: OnlineEndpoint) -> Traffic:
+    """The shares of the deployments that have any."""
+    return {one: share for one, share in endpoint.traffic.items() if share}
 
 
 def _changing(endpoint: OnlineEndpoint, deployments: Mapping[str, OnlineDeployment]) -> list[str]:
@@ -220,7 +224,13 @@ def _remove_idle(client: MLClient, name: str, before: Before, after: Traffic, se
 
 @contextmanager
 def _put_back_on_failure(
-    client: MLClient, name: str, before: Before, mine: str, settings: AzureServing, report: Report
+    client: MLClient,
+    name: str,
+    before: Before,
+    after: Traffic,
+    mine: str,
+    settings: AzureServing,
+    report: Report,
 ) -> Iterator[None]:
     """Give the traffic back when the block fails, remove what was started, and say so, with the log's last lines."""
     try:
@@ -228,25 +238,26 @@ def _put_back_on_failure(
     except BaseException as error:
         report(PUTTING_BACK)
         log = online_endpoint.log_tail(client, name, mine) if isinstance(error, ServerError) else None
-        outcome = _put_back(client, name, before, mine, settings.timeout)
+        outcome = _put_back(client, name, before, after, mine, settings.timeout)
         if not isinstance(error, PenguinsError):
             raise
         shown = f"\nThe end of the log of {mine}:\n{log}" if log else ""
         raise type(error)(f"{error} {outcome} The champion is the one it was.{shown}") from error
 
 
-def _put_back(client: MLClient, name: str, before: Before, mine: str, timeout: float) -> str:
-    """Undo what was done, and say in a sentence how that went."""
+def _put_back(client: MLClient, name: str, before: Before, after: Traffic, mine: str, timeout: float) -> str:
+    """Undo what was done here, and nothing that others did meanwhile, and say in a sentence how that went."""
     try:
         endpoint = online_endpoint.read(client, name)
         # Somebody else may have made one of this name meanwhile.
         if not before.exists and (endpoint is None or not arm.is_ours(endpoint.tags)):
             return "No endpoint was made."
-        _wait(client, name, timeout)
+        traffic = _traffic_once_settled(client, name, timeout)
         if not before.exists:
             online_endpoint.delete(client, name, timeout)
             return f"The new endpoint {name} is deleted again."
-        online_endpoint.set_traffic(client, name, before.traffic, timeout)
+        if traffic == after != before.traffic:
+            online_endpoint.set_traffic(client, name, before.traffic, timeout)
         now, former = online_endpoint.deployments(client, name).get(mine), before.running(mine)
         # One that had failed before is as good as none.
         if now is not None and former is None and mine not in before.traffic:
@@ -256,19 +267,22 @@ def _put_back(client: MLClient, name: str, before: Before, mine: str, timeout: f
             return f"{name} has its former traffic and settings again."
     except ServerError as error:
         return f"It could not be put back ({error}), so look at {name} in the studio."
+    if traffic not in (before.traffic, after):
+        return f"{name} has the traffic that somebody else has given it meanwhile."
     return f"{name} has its former traffic again."
 
 
-def _wait(client: MLClient, name: str, timeout: float) -> None:
-    """Return when nothing of the endpoint is being changed, or after `timeout` seconds. Raises ServerError.
+def _traffic_once_settled(client: MLClient, name: str, timeout: float) -> Traffic:
+    """The endpoint's traffic when nothing of it is being changed, or after `timeout` seconds. Raises ServerError.
 
     Azure goes on with a change that nobody waits for any more, and refuses another one until that ends.
     """
     deadline = time.monotonic() + timeout
     while (endpoint := online_endpoint.read(client, name)) is not None:
         if not _changing(endpoint, online_endpoint.deployments(client, name)) or time.monotonic() > deadline:
-            return
+            return _traffic(endpoint)
         time.sleep(ASK_EVERY)
+    return {}
 
 
 def _differs(now: OnlineDeployment, former: OnlineDeployment) -> bool:

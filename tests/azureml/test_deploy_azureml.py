@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 import re
@@ -418,6 +419,27 @@ def test_a_timeout_puts_everything_back(azure: Azure, client: MLClient) -> None:
     assert azure.traffic(NAME) == {ONE: 100}
     assert f"onlineEndpoints/{NAME}/deployments/{THREE}" not in azure.things
     assert version_of("penguin_predictor") == FAIR
+
+
+def test_what_somebody_else_changes_meanwhile_stays(azure: Azure, client: MLClient) -> None:
+    deploy(FAIR, client=client)
+    accept(GOOD)
+    properties = azure.things[f"onlineEndpoints/{NAME}"]["properties"]
+    theirs = f"onlineEndpoints/{NAME}/deployments/theirs"
+
+    def somebody_else(step: str) -> None:
+        if step == "Starting the version":
+            azure.things[theirs] = copy.deepcopy(azure.things[f"onlineEndpoints/{NAME}/deployments/{ONE}"])
+            properties["provisioningState"] = "Updating"
+        elif step == "Giving the traffic back":
+            properties.update(provisioningState="Succeeded", traffic={"theirs": 100})
+
+    with pytest.raises(ServerError) as caught:
+        deploy(GOOD, client=client, report=somebody_else)
+    assert "Already running method on endpoint" in str(caught.value)
+    assert f" {NAME} has the traffic that somebody else has given it meanwhile. The champion is" in str(caught.value)
+    assert azure.traffic(NAME) == {"theirs": 100}
+    assert theirs in azure.things
 
 
 def test_ctrl_c_puts_everything_back(azure: Azure, client: MLClient) -> None:
