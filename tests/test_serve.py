@@ -189,7 +189,7 @@ NESTED = b"[" * 5000 + b"]" * 5000
         (b'{"inputs": [{"BodyMass": ' + b"9" * 5000 + b"}]}", JSON, 400, "(Exceeds the limit (4300 digits)"),
         (json.dumps({"dataframe_records": [LAB_REQUEST]}).encode(), None, 415, "only supports the following content"),
         (b"", JSON, 400, "Expecting value: line 1 column 1"),
-        (b"Island\nBiscoe\n\xff", "text/csv", 400, "UnicodeDecodeError"),
+        (b"Island\nBiscoe\n\xff", "text/csv", 400, "invalid start byte"),
         (b"{}", JSON, 400, "exactly one of the input fields"),
         (b"{}", "text/xml", 415, "Got 'text/xml'"),
     ],

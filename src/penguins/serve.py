@@ -97,8 +97,9 @@ def serving(model: str = config.DEFAULT_MODEL_URI, *, host: str = "127.0.0.1", p
 def application(model: PyFuncModel) -> FastAPI:
     """MLflow's scoring server for `model`, which answers with 400 what MLflow by itself answers with 500.
 
-    These are a body nested too deeply for Python's JSON parser and a number with more than 4,300 digits; a request
-    without a content type gets MLflow's own 415. Any other ValueError is a fault of the server, and stays a 500.
+    These are a body nested too deeply for Python's JSON parser, a number with more than 4,300 digits and, with the
+    MLflow of Azure's plugin, a body that isn't UTF-8; a request without a content type gets MLflow's own 415. Any
+    other ValueError is a fault of the server, and stays a 500.
     """
     from mlflow.pyfunc import scoring_server
 
@@ -153,7 +154,8 @@ async def _unreadable(_: Request, error: Exception) -> Response:
     from fastapi.responses import JSONResponse
 
     # Python has no class of its own for a number of too many digits.
-    if isinstance(error, ValueError) and not str(error).startswith("Exceeds the limit"):
+    unreadable = isinstance(error, RecursionError | UnicodeDecodeError) or str(error).startswith("Exceeds the limit")
+    if not unreadable:
         raise error
     reason = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
     sentence = f"The body can't be read ({reason}): send one of dataframe_records, dataframe_split, inputs, instances."

@@ -168,7 +168,8 @@ def test_an_enabled_schedule_whose_deployment_is_gone_can_be_deleted(azure: Azur
 
 def test_clean_up_takes_the_schedule_before_the_endpoint_that_it_watches(azure: Azure) -> None:
     assert command("create", *WATCHED).exit_code == 0
-    azure.things["onlineEndpoints/predict-penguin"]["tags"] = {"made_by": "penguins"}
+    for path in ("predict-penguin", "predict-penguin/deployments/penguin-predictor-3"):
+        azure.things[f"onlineEndpoints/{path}"]["tags"] = {"made_by": "penguins"}
     result = CliRunner().invoke(main, ["azureml", "clean-up", "--yes"])
     assert result.exit_code == 0, result.output
     assert azure.of_kind("schedules") == azure.of_kind("onlineEndpoints") == []

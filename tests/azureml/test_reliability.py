@@ -16,7 +16,7 @@ import requests
 
 from penguins import azureml, flavor, outcome
 from penguins.errors import StoreError, without_secrets
-from penguins.tracking import Tracking
+from penguins.tracking import Tracking, experiment_id
 from penguins.train import train_from_source
 from tests.azureml.mlflow_workspace import HANG_UP, ID, Answer, MlflowWorkspace, refused
 from tests.conftest import LAB_BIRD, PENGUINS_CSV
@@ -122,8 +122,7 @@ def test_a_workspace_that_is_gone_is_told_by_every_command(workspace: MlflowWork
 def test_a_token_that_expires_meanwhile_is_renewed(store: Tracking, workspace: MlflowWorkspace) -> None:
     # The library asks for a new one 300 seconds before the end, so this one is used for two seconds.
     workspace.told_life, workspace.token_life = 302, 5.0
-    mlflow.set_experiment("a long run")
-    with mlflow.start_run() as run:
+    with mlflow.start_run(experiment_id=experiment_id("a long run")) as run:
         for step in range(16):
             mlflow.log_metric("beaks", step, step=step)
             time.sleep(0.5)
@@ -137,12 +136,12 @@ def test_a_token_that_expires_meanwhile_is_renewed(store: Tracking, workspace: M
 
 @pytest.mark.parametrize("status", [429, 503])
 def test_a_moment_of_trouble_is_waited_for(store: Tracking, workspace: MlflowWorkspace, status: int) -> None:
-    mlflow.set_experiment("trouble")
+    experiment = experiment_id("trouble")
     answer = refused(status, "Something", "happened")
     answer.headers["Retry-After"] = "2"
     workspace.fail("runs/log-metric", answer, times=1)
     began = time.monotonic()
-    with mlflow.start_run() as run:
+    with mlflow.start_run(experiment_id=experiment) as run:
         mlflow.log_metric("beaks", 7)
     assert time.monotonic() - began > 2, "as long as the workspace has asked for"
     assert mlflow.get_run(run.info.run_id).data.metrics == {"beaks": 7}
