@@ -223,7 +223,10 @@ def sentence(node: ast.expr) -> str:
 def sentences() -> list[str]:
     """All that the package and the bundle can say."""
     sources = [*(ROOT / "src" / "penguins").glob("*.py"), ROOT / "resources" / "__init__.py"]
-    nodes = [node for file in sources for node in ast.walk(ast.parse(file.read_text()))]
+    # A string that is a statement is a docstring, which nobody is told.
+    trees = [ast.parse(file.read_text()) for file in sources]
+    parents = [node for tree in trees for node in ast.walk(tree) if not isinstance(node, ast.Expr)]
+    nodes = [node for parent in parents for node in ast.iter_child_nodes(parent)]
     script = (ROOT / "resources" / "azureml_link.sh").read_text()
     return [sentence(node) for node in nodes if isinstance(node, ast.Constant | ast.JoinedStr)] + [
         re.sub(r"\$\w+", "…", script)

@@ -1,4 +1,4 @@
-"""Azure Resource Manager: wait for what takes long, and say in one sentence what it refuses."""
+"""Azure Resource Manager: name data to it, wait for what takes long, and say in one sentence what it refuses."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from penguins.errors import ServerError, first_sentence, without_secrets
+from penguins.errors import DataError, ServerError, first_sentence, without_secrets
 
 if TYPE_CHECKING:
-    from azure.ai.ml import MLClient
+    from azure.ai.ml import Input, MLClient
     from azure.core.polling import LROPoller
 
 MADE_BY = {"made_by": "penguins"}
@@ -20,6 +20,12 @@ MADE_BY = {"made_by": "penguins"}
 
 LOOK_EVERY = 0.5
 """Seconds between two looks at whether an operation has ended; the client asks Azure less often, as Azure tells it."""
+
+ASK_EVERY = 2.0
+"""Seconds between two looks at what Azure does without an operation that one could wait for."""
+
+REMOTE = re.compile(r"[a-z][a-z0-9+.-]*:(//)?.+")
+"""What names data that is in Azure already: `azureml:birds:1`, `azureml://…`, `https://…`."""
 
 ADVICE = {
     400: "look at what was asked for",
@@ -104,11 +110,23 @@ def said(error: Any) -> str:
     return _clean(message) if message else _one_line(error)
 
 
-def type_of_data(client: MLClient, source: str) -> str:
-    """What data in Azure is, `uri_file`, `uri_folder` or `mltable`: as registered data says, of a path by its looks.
+def data(client: MLClient, source: str) -> Input:
+    """A job's input: a file or a folder here, which is uploaded, or data in Azure.
 
-    Raises ServerError when there is no such data.
+    Raises DataError when there is no such file, ServerError when there is no such data.
     """
+    from azure.ai.ml import Input
+
+    path = Path(source)
+    if path.exists():
+        return Input(type="uri_folder" if path.is_dir() else "uri_file", path=str(path.resolve()))
+    if not REMOTE.fullmatch(source):
+        raise DataError(f"There is no {source} here: give a file, a folder, or data in Azure such as azureml:birds:1.")
+    return Input(type=_type_in_azure(client, source), path=source)
+
+
+def _type_in_azure(client: MLClient, source: str) -> str:
+    """`uri_file`, `uri_folder` or `mltable`: as registered data says, and as a path looks."""
     if (named := re.fullmatch(r"azureml:([^:@/]+)(?::([^:@/]+)|@([^:@/]+))", source)) is None:
         return "uri_file" if Path(source).suffix else "uri_folder"
     name, version, label = named.groups()

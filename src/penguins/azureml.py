@@ -143,13 +143,7 @@ def credential() -> TokenCredential:
     with _installed():
         from azure import identity
     if all(os.environ.get(name) for name in SERVICE_PRINCIPAL):
-        if not any(os.environ.get(name) for name in (*PROOFS, FEDERATED)):
-            raise StoreError(
-                "AZURE_TENANT_ID and AZURE_CLIENT_ID name a service principal, but there is none of "
-                f"{', '.join((*PROOFS, FEDERATED))}: set one of them."
-            )
-        has_own = any(os.environ.get(name) for name in PROOFS)
-        chosen: TokenCredential = identity.EnvironmentCredential() if has_own else identity.WorkloadIdentityCredential()
+        chosen = _service_principal()
     elif os.environ.get(ON_BEHALF_OF):
         from azure.ai.ml.identity import AzureMLOnBehalfOfCredential
 
@@ -158,6 +152,22 @@ def credential() -> TokenCredential:
         chosen = identity.ManagedIdentityCredential(client_id=os.environ.get("DEFAULT_IDENTITY_CLIENT_ID"))
     else:
         chosen = identity.AzureCliCredential(process_timeout=int(PATIENCE))
+    return chosen
+
+
+def _service_principal() -> TokenCredential:
+    from azure import identity
+
+    chosen: TokenCredential
+    if any(os.environ.get(name) for name in PROOFS):
+        chosen = identity.EnvironmentCredential()
+    elif os.environ.get(FEDERATED):
+        chosen = identity.WorkloadIdentityCredential()
+    else:
+        raise StoreError(
+            "AZURE_TENANT_ID and AZURE_CLIENT_ID name a service principal, but there is none of "
+            f"{', '.join((*PROOFS, FEDERATED))}: set one of them."
+        )
     return chosen
 
 
@@ -271,8 +281,7 @@ def variables(uri: str) -> dict[str, str]:
     if not uri.startswith(SCHEME):
         return {}
     of = Workspace.of(uri)
-    names = {what: PLACES[what][0] for what in FILE_KEYS}
-    return {name: getattr(of, what) for what, name in names.items()}
+    return {PLACES[what][0]: getattr(of, what) for what in FILE_KEYS}
 
 
 def refusal(of: Workspace, status: int) -> str:

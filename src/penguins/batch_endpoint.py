@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from penguins import arm
 from penguins.config import BatchServing
-from penguins.errors import DataError
 
 if TYPE_CHECKING:
     from azure.ai.ml import MLClient
@@ -73,18 +72,13 @@ def invoke(client: MLClient, name: str, data: str) -> tuple[str, str]:
     Where it writes is an address in the workspace's own storage. Raises DataError when there is no such file,
     ServerError.
     """
-    from azure.ai.ml import Input, Output
+    from azure.ai.ml import Output
 
-    local = Path(data).exists()
-    if not local and ":" not in data:
-        raise DataError(f"There is no {data} here: give a file, a folder, or data in Azure such as azureml:birds:1.")
-    here = "uri_folder" if Path(data).is_dir() else "uri_file"
-    kind = here if local else arm.type_of_data(client, data)
+    given = arm.data(client, data)
     with arm.told(name):
         store = client.datastores.get_default().name
         place = f"azureml://datastores/{store}/paths/penguins-batch/{uuid.uuid4().hex}/{RESULT}"
         target = Output(type="uri_file", path=place)
-        given = Input(type=kind, path=str(Path(data).resolve()) if local else data)
         job = client.batch_endpoints.invoke(endpoint_name=name, inputs={"data": given}, outputs={"score": target})
     return str(job.name), place
 

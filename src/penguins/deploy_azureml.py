@@ -34,9 +34,6 @@ STEPS = (
 
 PUTTING_BACK = "Giving the traffic back"
 
-ASK_EVERY = 2.0
-"""Seconds between two looks at a change that Azure makes and nobody follows."""
-
 SETTLED = {"succeeded", "failed", "canceled"}
 """The states of a deployment that nobody is changing."""
 
@@ -281,7 +278,7 @@ def _traffic_once_settled(client: MLClient, name: str, timeout: float) -> Traffi
     while (endpoint := online_endpoint.read(client, name)) is not None:
         if not _changing(endpoint, online_endpoint.deployments(client, name)) or time.monotonic() > deadline:
             return _traffic(endpoint)
-        time.sleep(ASK_EVERY)
+        time.sleep(arm.ASK_EVERY)
     return {}
 
 

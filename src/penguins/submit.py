@@ -46,16 +46,10 @@ COPY requirements.txt .
 RUN pip install --no-cache-dir -r requirements.txt
 """
 
-REMOTE = re.compile(r"[a-z][a-z0-9+.-]*:(//)?.+")
-"""What names data that is in Azure already: `azureml:birds:1`, `azureml://…`, `https://…`."""
-
 DONE, STOPPED = "Completed", {"Canceled", "CancelRequested"}
 
 UNDER_WAY = {"NotStarted", "Queued", "Preparing", "Provisioning", "Starting", "Running", "Finalizing"}
 """The states of a job that will have another one."""
-
-ASK_EVERY = 2.0
-"""Seconds between two looks at a job whose log has ended."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +83,7 @@ def submit(client: MLClient, training: Training, compute: str) -> Job:
     tracks to the workspace by itself. Raises ServerError when the workspace refuses, ParameterError when there is no
     such compute, DataError when there is no such file.
     """
-    data = _data(client, training.data)
+    data = arm.data(client, training.data)
     require_compute(client, compute)
     with _code() as code, _image() as environment, arm.told("The job"):
         job: Job = client.jobs.create_or_update(_job(training, compute, data, code, environment))
@@ -113,7 +107,7 @@ def follow(client: MLClient, name: str) -> None:
                 raise KeyboardInterrupt from error
         # The log ends with the command; after that the job keeps what the command wrote, and may still fail.
         while (status := arm.word(client.jobs.get(name).status)) in UNDER_WAY:
-            time.sleep(ASK_EVERY)
+            time.sleep(arm.ASK_EVERY)
     if status in STOPPED:
         raise StoppedError(f"The job {name} was cancelled.")
     if status != DONE:
@@ -141,7 +135,7 @@ def run_here(training: Training, store: Tracking) -> str:
     run = client.create_run(experiment_id(training.experiment), tags={**arm.MADE_BY, **training.tags})
     run_id = str(run.info.run_id)
     values = {"data": str(Path(training.data).resolve()), **training.inputs()}
-    variables = {**os.environ, **_as_in_a_job(store, run_id)}
+    variables = {**os.environ, **_as_in_a_job(store, str(run.info.experiment_id), run_id)}
     status = "FAILED"
     try:
         with _code() as code:
@@ -180,17 +174,6 @@ def _job(training: Training, compute: str, data: Any, code: Path, environment: E
         display_name="penguins train",
         tags={**arm.MADE_BY, **training.tags},
     )
-
-
-def _data(client: MLClient, source: str) -> Any:
-    from azure.ai.ml import Input
-
-    path = Path(source)
-    if path.exists():
-        return Input(type="uri_folder" if path.is_dir() else "uri_file", path=str(path.resolve()))
-    if not REMOTE.fullmatch(source):
-        raise DataError(f"There is no {source} here: give a file, a folder, or data in Azure such as azureml:birds:1.")
-    return Input(type=arm.type_of_data(client, source), path=source)
 
 
 def require_compute(client: MLClient, compute: str) -> None:
@@ -268,12 +251,11 @@ def _here(command: str, values: Mapping[str, object]) -> list[str]:
     return [sys.executable, *words]
 
 
-def _as_in_a_job(store: Tracking, run_id: str) -> dict[str, str]:
+def _as_in_a_job(store: Tracking, experiment: str, run_id: str) -> dict[str, str]:
     """The variables by which a job's process knows where it tracks, and which run is its own.
 
     Who asks stays as it is here: a job has a token of its own for that.
     """
-    experiment = store.client().get_run(run_id).info.experiment_id
     return {
         "MLFLOW_TRACKING_URI": store.tracking_uri,
         "MLFLOW_REGISTRY_URI": store.registry_uri or store.tracking_uri,

@@ -503,7 +503,7 @@ def put_job(azure: Azure, body: Json, query: dict[str, str], name: str) -> Answe
     page = {"jobServiceType": "Studio", "endpoint": f"https://ml.azure.com/runs/{name}?wsid={HOME}"}
     properties |= {"status": "Running", "services": {"Studio": page}}
     azure.things[path] = body
-    azure.logs.setdefault(name, ["344 rows read", "Accuracy 0.991"])
+    azure.logs[name] = ["344 rows read", "Accuracy 0.991"]
     return Answer(201, shown(azure, path))
 
 

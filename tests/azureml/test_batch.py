@@ -4,12 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -23,6 +18,7 @@ from penguins.registry import Version
 from penguins.serve import serving
 from penguins.tracking import Tracking
 from tests.azureml.arm import CLUSTER, HOME, SECRETS, TOKEN, Azure, configure, refused, running
+from tests.azureml.endless import interrupted
 from tests.azureml.tls import Authority
 
 pytestmark = [pytest.mark.azureml, pytest.mark.slow]
@@ -147,31 +143,13 @@ def test_answers_that_get_no_place_are_not_lost(azure: Azure, tmp_path: Path) ->
         assert [path.read_text() for path in tmp_path.glob("year/*")] == (["mine"] if "exists" in said else [])
 
 
-class _Endless(dict[str, list[str]]):
-    """The logs of jobs that never end."""
-
-    def __setitem__(self, job: str, log: list[str]) -> None:
-        super().__setitem__(job, [str(number) for number in range(10**6)])
-
-
 def test_ctrl_c_tells_which_job_goes_on_and_where_its_answers_will_be(azure: Azure, tmp_path: Path) -> None:
     deploy("--compute", "rookery")
     (tmp_path / "birds.csv").write_text(BIRDS)
-    azure.logs = _Endless()
     arguments = ["azureml", "score", "--data", str(tmp_path / "birds.csv"), "--output", str(tmp_path / "scored.csv")]
-    with subprocess.Popen(
-        [sys.executable, "-W", "ignore", "-m", "penguins", *arguments],
-        env={**os.environ, "PYTHONUNBUFFERED": "1"}, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE, text=True,
-    ) as process:  # fmt: skip
-        for _ in range(600):
-            if [line for line in azure.asked if line.endswith("/details")]:
-                break
-            time.sleep(0.1)
-        process.send_signal(signal.SIGINT)
-        printed, told = process.communicate(timeout=60)
+    *ended, told = interrupted(azure, *arguments)
     [name] = azure.of_kind("jobs")
-    assert (process.returncode, printed) == (1, "")
+    assert ended == [1, ""]
     assert (
         f"Error: The job {name} goes on, and costs, until it is done or cancelled. Look for the answers in the " in told
     )

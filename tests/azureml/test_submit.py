@@ -26,6 +26,7 @@ from penguins.errors import DataError, ModelError, ParameterError, ServerError, 
 from penguins.submit import Training
 from penguins.tracking import Tracking
 from tests.azureml.arm import CLUSTER, HOME, SECRETS, TOKEN, Azure, configure, refused, running
+from tests.azureml.endless import interrupted
 from tests.azureml.mlflow_workspace import GROUP, NAME, SUBSCRIPTION, MlflowWorkspace
 from tests.azureml.tls import Authority
 from tests.conftest import PENGUINS_CSV
@@ -164,37 +165,14 @@ GOES_ON = "goes on without you: its page in the studio shows it, and can cancel 
     ids=["nobody can be asked", "no", "yes"],
 )
 def test_ctrl_c_asks_whether_the_job_is_to_end(azure: Azure, keys: str | None, said: str, status: str) -> None:
-    # A job that never ends: its log goes on.
-    azure.logs = _Endless([str(number) for number in range(10**6)])
     arguments = ["azureml", "submit-training", "--compute", "rookery", "--data", str(PENGUINS_CSV), "--json"]
-    with _keyboard(keys) as keyboard, subprocess.Popen(
-        [sys.executable, "-W", "ignore", "-m", "penguins", *arguments],
-        env={**os.environ, "PYTHONUNBUFFERED": "1"}, stdin=keyboard, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        text=True,
-    ) as process:  # fmt: skip
-        for _ in range(600):
-            if [line for line in azure.asked if line.endswith("/details")]:
-                break
-            time.sleep(0.1)
-        process.send_signal(signal.SIGINT)
-        printed, told = process.communicate(timeout=60)
+    with _keyboard(keys) as keyboard:
+        *ended, told = interrupted(azure, *arguments, stdin=keyboard)
     [name] = azure.of_kind("jobs")
-    assert (process.returncode, printed) == (1, "")
+    assert ended == [1, ""]
     assert (f"The job {name} goes on. End it? [y/N]: " in told) == (keys is not None)
     assert told.splitlines()[-1].endswith(f"Error: The job {name} {said}")
     assert azure.things[f"jobs/{name}"]["properties"]["status"] == status
-
-
-class _Endless(dict[str, list[str]]):
-    """Gives every job the same log."""
-
-    def __init__(self, lines: list[str]) -> None:
-        super().__init__()
-        self.lines = lines
-
-    def setdefault(self, key: str, default: list[str] | None = None) -> list[str]:
-        self[key] = self.lines
-        return self.lines
 
 
 def test_what_is_not_there_is_told_before_anything_is_sent(azure: Azure, tmp_path: Path) -> None:
