@@ -34,14 +34,29 @@ require() {
     [[ $value =~ ^$2$ ]] || refuse "$1 is malformed: it must be $3."
 }
 
-# replace FILE: put standard input in the file's place, whole or not at all.
+# replace FILE: put standard input in the file's place, whole or not at all. The file keeps its owner, its mode and the
+# links that lead to it; a new one is its owner's alone.
 replace() {
+    local file new
     mkdir -p "$(dirname "$1")"
-    local new
-    new="$(mktemp "$1.XXXXXX")"
-    cat >"$new"
-    chmod 644 "$new"
-    mv -f "$new" "$1"
+    file="$(readlink -f "$1")" || refuse "$1 leads to a place that isn't there."
+    new="$(mktemp "$file.XXXXXX")"
+    if ! { { [[ ! -e $file ]] || cp -p "$file" "$new"; } && cat >"$new" && mv -f "$new" "$file"; }; then
+        rm -f "$new"
+        refuse "$1 could not be written."
+    fi
+}
+
+# without_block FILE: its lines without the block of an earlier start. A block that begins and doesn't end, which something
+# else has left behind, loses that line only.
+without_block() {
+    [[ ! -e $1 ]] || awk -v begin="$BEGIN" -v end="$END" '
+        $0 == begin {printf "%s", held; held = ""; inside = 1; next}
+        $0 == end && inside {held = ""; inside = 0; next}
+        inside {held = held $0 "\n"; next}
+        {print}
+        END {printf "%s", held}
+    ' "$1"
 }
 
 case "${AZUREML_LINK:-}" in
@@ -60,18 +75,9 @@ require AZUREML_WORKSPACE_NAME '[A-Za-z0-9][-_A-Za-z0-9]{1,32}' "the name of a w
 require AZUREML_REGION '[a-z0-9]+' "a region in its short form, such as westeurope"
 require AZURE_TENANT_ID "$GUID" "the id of a tenant, 8-4-4-4-12 hexadecimal digits"
 require AZURE_CLIENT_ID "$GUID" "the id of a service principal, 8-4-4-4-12 hexadecimal digits"
-require AZURE_CLIENT_SECRET '.+' "the service principal's secret"
-
-"$PIP" install --quiet "$PLUGIN" "$MLFLOW" || refuse "$PLUGIN and $MLFLOW could not be installed: see the lines above."
-
-# The values can be put between quotes as they are: what is allowed above has no quote, backslash or control character.
-replace "$CONFIG" <<JSON
-{
-    "subscription_id": "$AZUREML_SUBSCRIPTION_ID",
-    "resource_group": "$AZUREML_RESOURCE_GROUP",
-    "workspace_name": "$AZUREML_WORKSPACE_NAME"
-}
-JSON
+# A line's end is what `echo` adds when somebody puts a secret into its scope.
+require AZURE_CLIENT_SECRET '[^[:cntrl:][:space:]]([^[:cntrl:]]*[^[:cntrl:][:space:]])?' \
+    "the service principal's secret, one line without blanks around it"
 
 uri="azureml://$AZUREML_REGION.api.azureml.ms/mlflow/v1.0/subscriptions/$AZUREML_SUBSCRIPTION_ID"
 uri+="/resourceGroups/$AZUREML_RESOURCE_GROUP/providers/Microsoft.MachineLearningServices/workspaces/$AZUREML_WORKSPACE_NAME"
@@ -85,11 +91,19 @@ block="$(
     echo 'export AZUREML_CURRENT_CLOUD=AzureCloud'
     echo "$END"
 )"
-mkdir -p "$(dirname "$SPARK_ENV")"
-touch "$SPARK_ENV"
-# Without the block of an earlier start, and with the new one at the end.
+# The new block at the end; read before anything is written.
+settings="$(without_block "$SPARK_ENV" && echo "$block")" || refuse "$SPARK_ENV could not be read."
+
+"$PIP" install --quiet "$PLUGIN" "$MLFLOW" || refuse "$PLUGIN and $MLFLOW could not be installed: see the lines above."
+
+# The values can be put between quotes as they are: what is allowed above has no quote, backslash or control character.
+replace "$CONFIG" <<JSON
 {
-    awk -v begin="$BEGIN" -v end="$END" '$0 == begin {skip = 1} !skip {print} $0 == end {skip = 0}' "$SPARK_ENV"
-    echo "$block"
-} | replace "$SPARK_ENV"
+    "subscription_id": "$AZUREML_SUBSCRIPTION_ID",
+    "resource_group": "$AZUREML_RESOURCE_GROUP",
+    "workspace_name": "$AZUREML_WORKSPACE_NAME"
+}
+JSON
+
+replace "$SPARK_ENV" <<<"$settings"
 echo "azureml_link: MLflow tracks and registers in the workspace $AZUREML_WORKSPACE_NAME."

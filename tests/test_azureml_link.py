@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 from tests.conftest import ROOT
 
 SCRIPT = ROOT / "resources" / "azureml_link.sh"
+SETTINGS = "databricks/spark/conf/spark-env.sh"
 SECRET = "s3cr3t~with'quotes\"and $(spaces)"
 LINK = {
     "AZUREML_LINK": "on",
@@ -155,6 +157,71 @@ def test_an_unresolved_secret_is_named(root: Path, name: str) -> None:
     assert done.stderr == f"azureml_link: {sentence}\n"
 
 
+SECRETS = {
+    "a newline at its end": f"{SECRET}\n",
+    "two lines": "one\ntwo",
+    "blanks": "  ",
+    "a blank before": " s",
+    "a tab": "a\tb",
+}
+
+
+@pytest.mark.parametrize("value", SECRETS.values(), ids=SECRETS)
+def test_a_secret_with_blanks_around_it_or_several_lines_is_refused(root: Path, value: str) -> None:
+    before = files(root)
+    done = run(root, AZURE_CLIENT_SECRET=value)
+    what = "the service principal's secret, one line without blanks around it"
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == f"azureml_link: AZURE_CLIENT_SECRET is malformed: it must be {what}.\n"
+    assert files(root) == before
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o644])
+def test_the_settings_of_spark_keep_their_mode(root: Path, mode: int) -> None:
+    settings = root / SETTINGS
+    settings.chmod(mode)
+    owner = (settings.stat().st_uid, settings.stat().st_gid)
+    if os.geteuid() == 0:
+        os.chown(settings, *(owner := (1234, 4321)))
+    assert run(root).returncode == 0
+    after = settings.stat()
+    assert (after.st_mode & 0o7777, (after.st_uid, after.st_gid)) == (mode, owner)
+    assert "MLFLOW_TRACKING_URI" in settings.read_text()
+
+
+def test_new_files_are_for_their_owner_alone(root: Path) -> None:
+    (root / SETTINGS).unlink()
+    assert run(root).returncode == 0
+    made = [root / SETTINGS, root / "databricks/driver/.azureml/config.json"]
+    assert [path.stat().st_mode & 0o7777 for path in made] == [0o600, 0o600]
+    assert exported(root)["MLFLOW_TRACKING_URI"] == URI
+
+
+def test_a_link_to_the_settings_stays_a_link(root: Path) -> None:
+    elsewhere = root / "etc" / "settings"
+    elsewhere.parent.mkdir()
+    (root / SETTINGS).rename(elsewhere)
+    (root / SETTINGS).symlink_to("../../../etc/settings")
+    assert run(root).returncode == 0
+    assert (root / SETTINGS).readlink() == Path("../../../etc/settings")
+    assert not elsewhere.is_symlink()
+    assert elsewhere.read_text().startswith("export SPARK_SCALA=2.13\n# >>> penguins")
+    assert sorted(path.name for path in elsewhere.parent.iterdir()) == ["settings"]
+
+
+def test_a_block_that_begins_and_does_not_end_takes_nothing_with_it(root: Path) -> None:
+    begin, end = "# >>> penguins: Azure Machine Learning >>>\n", "# <<< penguins: Azure Machine Learning <<<\n"
+    settings = root / SETTINGS
+    settings.write_text(f"export A=1\n{begin}export B=2\n{begin}export OLD=3\n{end}export C=4\n{begin}export D=5")
+    assert run(root).returncode == 0
+    environment = exported(root)
+    assert [environment.get(name) for name in ("A", "B", "OLD", "C", "D")] == ["1", "2", None, "4", "5"]
+    once = settings.read_text()
+    assert (once.count(begin), once.count(end)) == (1, 1)
+    assert run(root).returncode == 0
+    assert settings.read_text() == once
+
+
 def test_a_plugin_that_cannot_be_installed_leaves_everything(root: Path) -> None:
     (root / "databricks/python/bin/pip").write_text("#!/bin/sh\nexit 3\n")
     before = files(root)
@@ -162,6 +229,34 @@ def test_a_plugin_that_cannot_be_installed_leaves_everything(root: Path) -> None
     assert done.returncode == 1
     assert "azureml-mlflow==1.62.0.post6 and mlflow==3.15.0 could not be installed" in done.stderr
     assert files(root) == before
+
+
+@pytest.mark.skipif(shutil.which("git") is None and "CI" not in os.environ, reason="there is no git here")
+def test_a_clone_on_windows_has_the_files_as_they_are(tmp_path: Path) -> None:
+    """Where git is told to write line ends in the way of Windows: scripts must run, and data be the same bytes."""
+    original = tmp_path / "original"
+    original.mkdir()
+    shutil.copy(ROOT / ".gitattributes", original)
+    ours = [
+        SCRIPT,
+        ROOT / ".ci" / "run",
+        ROOT / "databricks.yml",
+        *(ROOT / "notebooks").glob("*.py"),
+        ROOT / "Makefile",
+    ]
+    for path in ours:
+        shutil.copy(path, original)
+    (original / "mixed.csv").write_bytes(b"a,b\r\n1,2\n")
+    me = [("user.name", "somebody"), ("user.email", "somebody@example.org"), ("core.autocrlf", "false")]
+    git = ["git", *(word for name, value in me for word in ("-c", f"{name}={value}"))]
+    for command in (["init", "--quiet"], ["add", "."], ["commit", "--quiet", "--message", "all"]):
+        subprocess.run([*git, *command], cwd=original, check=True)
+    there = tmp_path / "clone"
+    subprocess.run(["git", "clone", "--quiet", "-c", "core.autocrlf=true", original, there], check=True)
+    for name in [*(path.name for path in ours), "mixed.csv"]:
+        assert (there / name).read_bytes() == (original / name).read_bytes(), name
+    done = subprocess.run(["bash", there / SCRIPT.name], env={"AZUREML_LINK": "off", "PATH": os.environ["PATH"]})
+    assert done.returncode == 0
 
 
 def test_shellcheck_finds_nothing() -> None:
