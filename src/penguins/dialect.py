@@ -28,6 +28,9 @@ MODEL = "model"
 INPUT = "penguins.input."
 """How the tags of a run begin that say what its inputs were, where the store keeps none."""
 
+METRIC_NAMES = 50
+"""How many metrics, by their names, a run of Azure Machine Learning takes: its documented limit."""
+
 NO_ROUTE = "ENDPOINT_NOT_FOUND"
 """What MLflow's client makes of the answer of a server that doesn't know a request at all."""
 
@@ -37,6 +40,14 @@ def has_logged_models() -> bool:
     import mlflow
 
     return not mlflow.get_tracking_uri().startswith(azureml.SCHEME)
+
+
+def most_metrics() -> int | None:
+    """How many metrics, by their names, a run of the active store takes; None where there is no limit.
+
+    Each may have as many steps as it likes. Beyond the limit Azure Machine Learning answers 400, or drops the surplus.
+    """
+    return None if has_logged_models() else METRIC_NAMES
 
 
 def log_files(folder: str) -> str:

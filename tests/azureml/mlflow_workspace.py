@@ -40,6 +40,9 @@ CONTAINER = "/devaccount.blob.core.windows.net/azureml"
 
 NEVER = 10**9
 
+MOST_METRICS = 50
+"""How many metrics a run may have, by their names."""
+
 
 @dataclass
 class Answer:
@@ -98,6 +101,8 @@ class MlflowWorkspace:
     """Seconds for which a token is said to be taken."""
     custom: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     """The versions of each custom model."""
+    metrics: dict[str, set[str]] = field(default_factory=dict)
+    """The names of the metrics of each run."""
     tokens: dict[str, float] = field(default_factory=dict)
     """Until when each token is taken."""
     signature: str = field(default_factory=lambda: secrets.token_urlsafe(16))
@@ -244,6 +249,9 @@ def forward(workspace: MlflowWorkspace, request: Request, path: str) -> Answer:
     unknown += [] if workspace.has_inputs else [r"mlflow/runs/log-inputs"]
     if any(re.fullmatch(pattern, path) for pattern in unknown):
         return Answer(404)
+    logs_metrics = path in {"mlflow/runs/log-metric", "mlflow/runs/log-batch"}
+    if logs_metrics and (refusal := _too_many(workspace, request.json())):
+        return refusal
     answer = requests.request(
         request.line.split(" ")[0],
         f"{workspace.mlflow}/api/2.0/{path}",
@@ -253,6 +261,21 @@ def forward(workspace: MlflowWorkspace, request: Request, path: str) -> Answer:
         timeout=60,
     )
     return as_json(answer.status_code, _as_azures(answer.json(), workspace))
+
+
+def _too_many(workspace: MlflowWorkspace, sent: dict[str, Any]) -> Answer | None:
+    """What Azure answers to more metrics than a run takes, of which it keeps none; None where it takes them."""
+    run = sent.get("run_id") or sent["run_uuid"]
+    names = {one["key"] for one in sent.get("metrics", [sent] if "key" in sent else [])}
+    names |= workspace.metrics.get(run, set())
+    if len(names) <= MOST_METRICS:
+        workspace.metrics[run] = names
+        return None
+    said = f"A field of the entity is over the size limit. FieldName=Metrics, Limit={MOST_METRICS}, Size={len(names)}."
+    limits = "See https://aka.ms/azure-machine-learning-limits for service limits documentation."
+    inner: dict[str, Any] = {"Code": "ValidationError", "Severity": None, "Message": f"{said} {limits}", "Details": []}
+    where = {"Environment": "westeurope", "ComponentName": "mlflow", "statusCode": 400}
+    return as_json(400, {"Error": inner, **where, "error_code": "INVALID_PARAMETER_VALUE"})
 
 
 def _as_azures(value: Any, workspace: MlflowWorkspace) -> Any:
