@@ -15,7 +15,7 @@ PACKAGE = ROOT / "src" / "penguins"
 # docs/architecture.md explains the layers. A module imports from layers above its own, and from its own layer only
 # what stands before it in the row.
 LAYERS = [
-    ["errors", "process", "config", "spec", "scorer", "azure_scoring"],
+    ["redaction", "errors", "process", "config", "spec", "scorer", "azure_scoring"],
     [
         *("source", "target", "data", "pipeline", "evaluate", "export"),
         *("bins", "drift", "findings", "plots", "page", "search"),

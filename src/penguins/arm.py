@@ -9,7 +9,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from penguins.errors import DataError, ServerError, first_sentence, without_secrets
+from penguins.errors import DataError, ServerError, first_sentence
+from penguins.redaction import without_secrets
 
 if TYPE_CHECKING:
     from azure.ai.ml import Input, MLClient
@@ -173,4 +174,4 @@ def _clean(text: str) -> str:
     """The first paragraph of a message, as one line without the code that stands before it."""
     paragraph = re.split(r"\n\s*(?:Code|Message|Content|Exception Details|Target)\s*:", text)[0]
     line = " ".join(re.sub(r"^\(\w+\)\s*", "", paragraph.strip()).split())
-    return without_secrets(re.sub(r"(?i)\bbearer\s+\S+", "bearer ***", line))
+    return without_secrets(line)

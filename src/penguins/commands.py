@@ -10,13 +10,14 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
 import click
 from click.core import ParameterSource
 
 from penguins import config
-from penguins.errors import PenguinsError, first_sentence, without_secrets
+from penguins.errors import PenguinsError, first_sentence
+from penguins.redaction import Redacted, without_secrets
 
 if TYPE_CHECKING:
     from azure.ai.ml import MLClient
@@ -33,7 +34,9 @@ class Command(click.Command):
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; without `--verbose`, what libraries warn of, log and print to stderr is dropped."""
         if is_verbose():
-            return super().invoke(ctx)
+            # Libraries log addresses with signatures, for example when they try a download again.
+            with contextlib.redirect_stderr(cast("TextIO", Redacted(sys.stderr))):
+                return super().invoke(ctx)
         warnings.simplefilter("ignore")
         for name in ("alembic", "py4j", "pyspark"):
             logging.getLogger(name).setLevel(logging.ERROR)

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from penguins import __version__, query
 from penguins.config import ServingParameters
-from penguins.errors import ServerError, first_sentence, without_secrets
+from penguins.errors import ServerError, first_sentence
+from penguins.redaction import without_secrets
 from penguins.registry import Version
 
 if TYPE_CHECKING:

@@ -1,7 +1,8 @@
 """What can go wrong, each told to the user in one sentence."""
 
 import contextlib
-import re
+
+from penguins.redaction import without_secrets
 
 
 class PenguinsError(Exception):
@@ -58,11 +59,3 @@ def _said(error: BaseException) -> str:
     inner = (answer.get("error") or answer.get("Error")) if isinstance(answer, dict) else None
     message = (inner.get("message") or inner.get("Message")) if isinstance(inner, dict) else None
     return str(message or error)
-
-
-def without_secrets(text: str) -> str:
-    """The text, without the user, the password, the signature or the token that a URI in it may hold."""
-    text = re.sub(r"([?&](?:sig|token|access_token|password)=)[^&\s'\")]+", r"\1***", text)
-    text = re.sub(r"\b(Bearer )[-\w.~+/]+=*", r"\1***", text)
-    # What stands before the @ of Azure's storage is the container.
-    return re.sub(r"(?<!abfs)(?<!abfss)(?<!wasb)(?<!wasbs)://[^/@\s]+@", "://***@", text)

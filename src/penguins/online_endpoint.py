@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from penguins import arm, query
 from penguins.config import AzureServing
-from penguins.errors import ServerError, without_secrets
+from penguins.errors import ServerError
+from penguins.redaction import without_secrets
 from penguins.registry import Version
 
 if TYPE_CHECKING:

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from penguins import azureml
-from penguins.errors import StoreError, without_secrets
+from penguins.errors import StoreError
+from penguins.redaction import without_secrets
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

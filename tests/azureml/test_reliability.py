@@ -15,7 +15,8 @@ import pytest
 import requests
 
 from penguins import azureml, flavor, outcome
-from penguins.errors import StoreError, without_secrets
+from penguins.errors import StoreError
+from penguins.redaction import without_secrets
 from penguins.tracking import Tracking, experiment_id
 from penguins.train import train_from_source
 from tests.azureml.mlflow_workspace import HANG_UP, ID, Answer, MlflowWorkspace, refused
