@@ -27,12 +27,9 @@ dbutils.widgets.text("only_existing", "no", "yes: where there is no endpoint, ma
 
 # COMMAND ----------
 
-import pandas as pd
-
-from penguins import endpoint, registry
+from penguins import endpoint, flavor, registry
 from penguins.config import ServingParameters
 from penguins.deploy import deploy
-from penguins.spec import LAB_REQUEST
 
 name = dbutils.widgets.get("endpoint")
 version = registry.version_or_champion(dbutils.widgets.get("model"), dbutils.widgets.get("version"))
@@ -61,12 +58,12 @@ deployed = deploy(
 # MAGIC %md
 # MAGIC ## Ask
 # MAGIC
-# MAGIC The bird that the lab asks about, from Biscoe, with a long, shallow beak and a weight of four and a half kilos.
+# MAGIC The rows that the model carries as its example. Where there is no endpoint yet, the model answers here.
 
 # COMMAND ----------
 
-bird = pd.DataFrame([LAB_REQUEST])
-display(endpoint.ask(endpoint.workspace(), name, bird) if deployed.endpoint else bird.assign(endpoint="not there yet"))
+examples, expected = flavor.known_answers(version.uri)
+display(endpoint.ask(endpoint.workspace(), name, examples) if deployed.endpoint else expected)
 
 # COMMAND ----------
 

@@ -1,14 +1,17 @@
-"""The part of the bundle that is known only when it is deployed: which version the serving endpoint serves.
+"""What is known of the bundle only when it is deployed: which version the endpoint serves, which jobs have work to do.
 
-`databricks bundle validate` and `deploy` call `load_resources` with the Python of `python.venv_path` in databricks.yml.
+`databricks bundle validate` and `deploy` call `load_resources`, and then `pause_without_arrivals` for each job, with
+the Python of `python.venv_path` in databricks.yml.
 """
 
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Any
 
-from databricks.bundles.core import Bundle, Resources, Variable, variables
+from databricks.bundles.core import Bundle, Resources, Variable, job_mutator, variables
+from databricks.bundles.jobs import CronSchedule, Job, PauseStatus
 from databricks.bundles.model_serving_endpoints import ModelServingEndpoint
 from databricks.sdk import WorkspaceClient
 from databricks.sdk.errors import NotFound
@@ -23,9 +26,15 @@ PATIENCE = 20
 """Seconds in which a busy workspace is asked again; one request alone may take `endpoint.REQUEST_TIMEOUT`."""
 
 
+NO_ARRIVALS = "none"
+"""What the variable `arrivals` is while there is no new data; the jobs' tasks `new_data` compare with it, too."""
+
+
 @variables
 class Variables:
-    """The variables of databricks.yml that the endpoint is made of."""
+    """The variables of databricks.yml that the code here depends on."""
+
+    arrivals: Variable[str]
 
     host: Variable[str]
     catalog: Variable[str]
@@ -45,6 +54,11 @@ def load_resources(bundle: Bundle) -> Resources:
     that a first deployment works. When the workspace can't tell, that is an error: an endpoint left out is deleted.
     """
     resources = Resources()  # type: ignore[no-untyped-call]  # the library leaves its constructor untyped
+    if _value(bundle, Variables.arrivals) == NO_ARRIVALS:
+        resources.add_diagnostic_warning(
+            "The schedules of the prediction and the monitoring job are paused: "
+            "the variable arrivals names no new data."
+        )
     catalog, prefix = _value(bundle, Variables.catalog), _value(bundle, Variables.prefix)
     schema = f"{prefix}{_value(bundle, Variables.schema)}"
     model = f"{catalog}.{schema}.{prefix}{_value(bundle, Variables.model_name)}"
@@ -91,6 +105,15 @@ def load_resources(bundle: Bundle) -> Resources:
     }
     resources.add_model_serving_endpoint("predict_penguin", ModelServingEndpoint.from_dict(described))
     return resources
+
+
+@job_mutator
+def pause_without_arrivals(bundle: Bundle, job: Job) -> Job:
+    """Pause a job's schedule, whatever the target says, while there is no new data to score and to watch."""
+    schedule = job.schedule
+    if not isinstance(schedule, CronSchedule) or _value(bundle, Variables.arrivals) != NO_ARRIVALS:
+        return job
+    return replace(job, schedule=replace(schedule, pause_status=PauseStatus.PAUSED))
 
 
 def _value(bundle: Bundle, variable: Variable[str]) -> str:

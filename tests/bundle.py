@@ -24,7 +24,6 @@ from databricks.bundles.clusters import Cluster
 from databricks.bundles.experiments import MlflowExperiment
 from databricks.bundles.jobs import Job
 from databricks.bundles.model_serving_endpoints import ModelServingEndpoint
-from databricks.bundles.quality_monitors import QualityMonitor
 from databricks.bundles.registered_models import RegisteredModel
 from databricks.bundles.schemas import Schema
 from databricks.bundles.volumes import Volume
@@ -40,7 +39,6 @@ TYPES: dict[str, Any] = {
     "experiments": MlflowExperiment,
     "jobs": Job,
     "model_serving_endpoints": ModelServingEndpoint,
-    "quality_monitors": QualityMonitor,
     "registered_models": RegisteredModel,
     "schemas": Schema,
     "volumes": Volume,
@@ -124,6 +122,20 @@ def python_part(
     subprocess.run(command, cwd=ROOT, env={**os.environ, **environment}, capture_output=True, timeout=120)
     resources = json.loads(added.read_text()).get("resources", {}) if added.exists() else {}
     return resources, said.read_text() if said.exists() else ""
+
+
+def mutated(jobs: dict[str, Any], variables: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """What the bundle's Python part makes of the jobs, run as the CLI runs it."""
+    given, changed, said = folder / "in.json", folder / "out.json", folder / "diagnostics.json"
+    declared = {name: {"value": value} for name, value in variables.items()}
+    python = {"mutators": yaml.safe_load((ROOT / "databricks.yml").read_text())["python"]["mutators"]}
+    bundle = {"bundle": {"target": "dev"}, "variables": declared, "python": python, "resources": {"jobs": jobs}}
+    given.write_text(json.dumps(bundle))
+    command = [sys.executable, "-m", "databricks.bundles.build", "--phase", "apply_mutators", "--input", str(given)]
+    command += ["--output", str(changed), "--diagnostics", str(said), "--locations", str(folder / "locations.json")]
+    subprocess.run(command, cwd=ROOT, capture_output=True, timeout=120, check=True)
+    after: dict[str, Any] = json.loads(changed.read_text())["resources"]["jobs"]
+    return after
 
 
 def problems(bundle: dict[str, Any], target: str, endpoints: dict[str, Any] | None = None) -> list[str]:

@@ -31,6 +31,7 @@ VARIABLES = {
     "endpoint_size": "Small",
     "prefix": "dev_ada_",
     "readers": "users",
+    "arrivals": "/Volumes/main/penguins/data/new",
 }
 """As the CLI hands them to the Python part for the target dev."""
 
@@ -68,13 +69,12 @@ def test_there_is_what_there_should_be() -> None:
         "clusters": ["interactive"],
         "experiments": ["runs"],
         "jobs": ["monitoring", "prediction", "training"],
-        "quality_monitors": ["predictions"],
         "registered_models": ["penguin_predictor"],
         "schemas": ["penguins"],
         "volumes": ["data", "temp"],
     }
     assert sorted(bundle.read()["targets"]) == sorted(TARGETS)
-    assert not {"clusters", "quality_monitors"} & set(bundle.read(optional=False)["resources"])
+    assert "clusters" not in bundle.read(optional=False)["resources"]
 
 
 @pytest.mark.parametrize("target", TARGETS)
@@ -259,6 +259,69 @@ def test_retries_only_where_they_are_safe() -> None:
         assert job["queue"] == {"enabled": True}
         assert job["timeout_seconds"] > 0
         assert job["email_notifications"]["on_failure"] == ["ada@example.com"]
+
+
+def schedules(jobs: dict[str, Any]) -> dict[str, str | None]:
+    return {name: job["schedule"].get("pause_status") for name, job in jobs.items() if "schedule" in job}
+
+
+def test_jobs_for_new_data_rest_while_there_is_none(tmp_path: Path) -> None:
+    """As the CLI hands them over: variables in the jobs aren't resolved, and the mode may have said its own."""
+    jobs = bundle.read()["resources"]["jobs"]
+    jobs["prediction"]["schedule"]["pause_status"] = "UNPAUSED"
+    without = bundle.mutated(jobs, {**VARIABLES, "arrivals": "none"}, tmp_path)
+    assert schedules(without) == {"monitoring": "PAUSED", "prediction": "PAUSED"}
+    named = bundle.mutated(jobs, VARIABLES, tmp_path)
+    assert schedules(named) == {"monitoring": None, "prediction": "UNPAUSED"}
+    jobs["prediction"]["schedule"]["pause_status"] = jobs["monitoring"]["schedule"]["pause_status"] = "PAUSED"
+    assert without == {name: bundle.TYPES["jobs"].from_dict(job).as_dict() for name, job in jobs.items()}
+
+
+def test_nothing_is_watched_by_default_and_the_deployment_says_so(tmp_path: Path) -> None:
+    assert bundle.read()["variables"]["arrivals"]["default"] == "none"
+    with running(Workspace(aliases={f"{MODEL}@champion": "3"})) as workspace:
+        endpoints, said = loaded(workspace, tmp_path, arrivals="none")
+    assert version_served(endpoints) == "3"
+    assert re.search(r'"severity": ?"warning"', said)
+    assert (
+        "The schedules of the prediction and the monitoring job are paused: the variable arrivals names no new data."
+    ) in said
+
+
+@pytest.mark.parametrize(("job", "parameter"), [("prediction", "data"), ("monitoring", "current")])
+def test_a_job_without_new_data_stops_before_it_starts_a_cluster(job: str, parameter: str) -> None:
+    first, second, *_ = bundle.resolved(bundle.read(), "prod")["jobs"][job]["tasks"]
+    assert first["condition_task"] == {
+        "op": "NOT_EQUAL",
+        "left": f"{{{{job.parameters.{parameter}}}}}",
+        "right": "none",
+    }
+    assert second["depends_on"] == [{"task_key": "new_data", "outcome": "true"}]
+
+
+def test_in_prod_nothing_that_holds_data_can_be_deleted() -> None:
+    kept = {"schemas": ["penguins"], "volumes": ["data", "temp"], "registered_models": ["penguin_predictor"]}
+    for target, is_refused in {"dev": False, "staging": False, "prod": True}.items():
+        resources = bundle.resolved(bundle.read(), target)
+        protected = {
+            kind: [name for name, one in of_kind.items() if one.get("lifecycle") == {"prevent_destroy": is_refused}]
+            for kind, of_kind in resources.items()
+        }
+        assert {kind: names for kind, names in protected.items() if names} == kept
+
+
+def test_nobody_but_who_deploys_may_read_the_data_unless_somebody_says_so() -> None:
+    def principals(read: dict[str, Any]) -> set[str]:
+        kinds = ("schemas", "volumes", "registered_models")
+        resources = bundle.resolved(read, "prod")
+        granting = [one for kind in kinds for one in resources[kind].values() if "grants" in one]
+        assert len(granting) == 3
+        return {grant["principal"] for one in granting for grant in one["grants"]}
+
+    read = bundle.read()
+    assert principals(read) == {"ada@example.com"}
+    read["variables"]["data_readers"]["default"] = "account users"
+    assert principals(read) == {"account users"}
 
 
 def test_without_a_champion_the_endpoint_is_left_out(tmp_path: Path) -> None:
