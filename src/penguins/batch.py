@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from penguins import batch_endpoint, online_endpoint, serving_copy, submit
+from penguins import azure_names, batch_endpoint, online_endpoint, serving_copy, submit
 from penguins.acceptance import accepted_against
 from penguins.config import DEFAULT_BATCH_ENDPOINT, BatchServing, Report, silent
 from penguins.errors import DataError, ServerError, StoppedError
@@ -35,6 +35,7 @@ def deploy(
     if there is none. Deployments of other versions stay, and cost nothing while no job runs.
     Raises ModelError for a version that can't be deployed, ParameterError without the compute, ServerError otherwise.
     """
+    azure_names.require("endpoint", name)
     accepted_against(version)
     submit.require_compute(client, settings.compute)
     report(STEPS[0])
@@ -53,6 +54,7 @@ def score(client: MLClient, name: str, data: str, output: Path) -> str:
     there is something at `output`, it can't be written, or there is nothing at `data`; ServerError and StoppedError as
     `submit.follow` does. When the answers can't be fetched or written, the error says where in Azure they are.
     """
+    azure_names.require("endpoint", name)
     with _beside(output) as whole:
         job, place = batch_endpoint.invoke(client, name, data)
         there = f"Look for the answers in the workspace's storage: {place}"
@@ -96,4 +98,5 @@ def _require_free(output: Path) -> None:
 
 def undeploy(name: str = DEFAULT_BATCH_ENDPOINT, *, client: MLClient, timeout: float = BatchServing.timeout) -> bool:
     """Delete the endpoint; False if there is none. The model and what was written stay. Raises ServerError."""
+    azure_names.require("endpoint", name)
     return batch_endpoint.delete(client, name, timeout)

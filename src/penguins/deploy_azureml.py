@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from penguins import arm, flavor, online_endpoint, serving_copy
+from penguins import arm, azure_names, flavor, online_endpoint, serving_copy
 from penguins.acceptance import accepted_against, make_champion, require_right
 from penguins.config import DEFAULT_ENDPOINT, AzureServing, Report, silent
 from penguins.deploy import Deployed
@@ -77,9 +77,10 @@ def deploy(
     former ones back.
 
     Raises ModelError for a version that can't be served, ParameterError for settings that the endpoint can't get any
-    more, ServerError when the endpoint didn't get there.
+    more or a name that it can't have, ServerError when the endpoint didn't get there.
     """
     settings = settings or AzureServing()
+    azure_names.require("endpoint", name)
     reading = accepted_against(version)
     report(STEPS[0])
     known = flavor.known_answers(version.uri)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from penguins import arm
+from penguins import arm, azure_names
 from penguins.config import Thresholds
 from penguins.spec import PENGUINS, Spec
 
@@ -56,7 +56,14 @@ def create(
     hour: int = 3,
     email: tuple[str, ...] = (),
 ) -> MonitorSchedule:
-    """Make the schedule, or change it: every day at `hour` (UTC). Raises ServerError."""
+    """Make the schedule, or change it: every day at `hour` (UTC).
+
+    Raises ServerError, and ParameterError for a name that no schedule, no endpoint or no deployment can have.
+    """
+    azure_names.require("schedule", name)
+    endpoint, _, deployment = watched.deployment.partition(":")
+    azure_names.require("endpoint", endpoint)
+    azure_names.require("deployment", deployment)
     schedule = definition(watched, name=name, thresholds=thresholds or Thresholds(), spec=spec, hour=hour, email=email)
     with arm.told(name):
         poller = client.schedules.begin_create_or_update(schedule)

@@ -7,7 +7,7 @@ import json
 import re
 from typing import TYPE_CHECKING, Any
 
-from penguins import arm, query
+from penguins import arm, azure_names, query
 from penguins.config import AzureServing
 from penguins.errors import ServerError
 from penguins.redaction import without_secrets
@@ -17,9 +17,6 @@ if TYPE_CHECKING:
     import pandas as pd
     from azure.ai.ml import MLClient
     from azure.ai.ml.entities import Environment, OnlineDeployment, OnlineEndpoint
-
-LONGEST_NAME = 32
-"""Characters of a deployment's name, which has letters, digits and hyphens."""
 
 LOG_LINES = 100
 """How many lines of a deployment's log are fetched."""
@@ -31,10 +28,11 @@ MODEL_FAILED = 424
 def read(client: MLClient, name: str) -> OnlineEndpoint | None:
     """The endpoint as it is now, with the traffic of each of its deployments; None if there is none.
 
-    Raises ServerError when the workspace doesn't tell.
+    Raises ParameterError when no endpoint can have this name, ServerError when the workspace doesn't tell.
     """
     from azure.core.exceptions import ResourceNotFoundError
 
+    azure_names.require("endpoint", name)
     with arm.told(name):
         try:
             found: OnlineEndpoint = client.online_endpoints.get(name)
@@ -63,8 +61,11 @@ def create(client: MLClient, name: str, settings: AzureServing) -> None:
 def deployment_name(version: Version) -> str:
     """What the deployment of a version is called: `penguin-predictor-3`, in at most 32 characters."""
     number = f"-{version.number}"
-    model = re.sub(r"[^a-z0-9]+", "-", version.name.lower()).strip("-")[: LONGEST_NAME - len(number)]
-    return f"{model.strip('-')}{number}"
+    model = re.sub(r"[^a-z0-9]+", "-", version.name.lower()).strip("-")
+    if not model[:1].isalpha():
+        # Azure wants a letter there.
+        model = f"m-{model}"
+    return f"{model[: azure_names.RULES['deployment'].longest - len(number)].strip('-')}{number}"
 
 
 def state(one: OnlineEndpoint | OnlineDeployment) -> str:
@@ -186,8 +187,10 @@ def set_traffic(client: MLClient, name: str, traffic: dict[str, int], timeout: f
 def ask(client: MLClient, name: str, rows: pd.DataFrame, deployment: str | None = None) -> pd.DataFrame:
     """What the endpoint, or one of its deployments whatever its share of the traffic, answers to each row.
 
-    The columns are those of `query.ask`. Raises ServerError, with the model's own sentence where it has one.
+    The columns are those of `query.ask`. Raises ServerError, with the model's own sentence where it has one, and
+    ParameterError when no endpoint can have this name.
     """
+    azure_names.require("endpoint", name)
     # Not the client's `invoke`: it goes on asking the deployment that it was last told, for all endpoints.
     with arm.told(name):
         address = client.online_endpoints.get(name).scoring_uri

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from penguins import arm
+from penguins import arm, azure_names
 from penguins.azureml import Workspace as Place
 from penguins.config import Report, silent
 from penguins.errors import ParameterError, ServerError
@@ -57,9 +57,12 @@ def create_azureml(
 
     `client` is one of the subscription and the resource group. The first of `regions` that has room is taken; a
     workspace that is there already is left as it is, but what a failed attempt of this package left is deleted first.
-    Raises ServerError when none has, somebody else's attempt is in the way, or Azure refuses otherwise.
+    Raises ServerError when none has, somebody else's attempt is in the way, or Azure refuses otherwise, and
+    ParameterError for a name that no workspace can have.
     """
     from azure.ai.ml.entities import Workspace
+
+    azure_names.require("workspace", name)
 
     def look() -> Found:
         # The client's own workspace doesn't tell the state.
@@ -105,6 +108,7 @@ def create_databricks(
     from azure.mgmt.databricks.models import Sku, Workspace, WorkspaceProperties
 
     resource_group, name = place.resource_group, place.name
+    azure_names.require("databricks-workspace", name)
     managed = f"/subscriptions/{place.subscription}/resourceGroups/databricks-rg-{name}"
 
     def look() -> Found:

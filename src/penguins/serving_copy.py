@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from penguins import arm, flavor
+from penguins import arm, azure_names, flavor
 from penguins.errors import ServerError
 from penguins.registry import Version
 
@@ -39,8 +39,8 @@ Deployments tell the script's folder as AML_APP_ROOT, Azure's examples for one's
 
 
 def name_of(version: Version) -> str:
-    """What the copy is registered as: the model's name, with `-serving`."""
-    return f"{version.name.replace('.', '-')}-serving"
+    """What the copy is registered as: the model's name, as far as Azure takes it, with `-serving`."""
+    return azure_names.alike("model", f"{version.name.replace('.', '-')}-serving")
 
 
 def register(client: MLClient, version: Version) -> str:

@@ -18,7 +18,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from penguins import arm, azureml
+from penguins import arm, azure_names, azureml
 from penguins.config import DEFAULT_DATA, DEFAULT_EXPERIMENT, DEFAULT_MODEL, TrainingParameters
 from penguins.errors import DataError, ModelError, ParameterError, ServerError, StoppedError
 from penguins.tracking import Tracking, experiment_id, impatient
@@ -81,8 +81,10 @@ def submit(client: MLClient, training: Training, compute: str) -> Job:
 
     The job gets this package's code as it is here, the data, and an image with the versions that are installed here; it
     tracks to the workspace by itself. Raises ServerError when the workspace refuses, ParameterError when there is no
-    such compute, DataError when there is no such file.
+    such compute or a name that Azure doesn't take, DataError when there is no such file.
     """
+    azure_names.require("experiment", training.experiment)
+    azure_names.require("model", training.register_as)
     data = arm.data(client, training.data)
     require_compute(client, compute)
     with _code() as code, _image() as environment, arm.told("The job"):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from penguins import azureml
+from penguins import azure_names, azureml
 from penguins.errors import StoreError
 from penguins.redaction import without_secrets
 
@@ -177,9 +177,14 @@ def run_page(run_id: str) -> str | None:
 
 
 def experiment_id(name: str) -> str:
-    """The id of the experiment in the active store, which is made if it isn't there."""
+    """The id of the experiment in the active store, which is made if it isn't there.
+
+    Raises ParameterError for a name that Azure Machine Learning would make an experiment of and not find again.
+    """
     import mlflow
 
+    if mlflow.get_tracking_uri().startswith(azureml.SCHEME):
+        azure_names.require("experiment", name)
     client = mlflow.MlflowClient()
     if (experiment := client.get_experiment_by_name(name)) is not None:
         return str(experiment.experiment_id)

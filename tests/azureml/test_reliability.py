@@ -123,7 +123,7 @@ def test_a_workspace_that_is_gone_is_told_by_every_command(workspace: MlflowWork
 def test_a_token_that_expires_meanwhile_is_renewed(store: Tracking, workspace: MlflowWorkspace) -> None:
     # The library asks for a new one 300 seconds before the end, so this one is used for two seconds.
     workspace.told_life, workspace.token_life = 302, 5.0
-    with mlflow.start_run(experiment_id=experiment_id("a long run")) as run:
+    with mlflow.start_run(experiment_id=experiment_id("a-long-run")) as run:
         for step in range(16):
             mlflow.log_metric("beaks", step, step=step)
             time.sleep(0.5)
