@@ -15,8 +15,9 @@ from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from penguins.errors import DataError
-from penguins.source import HEADER, columns_named, is_small, located, read, require_columns, told
+from penguins.delimited import GAPS, columns_named
+from penguins.errors import DataError, listed
+from penguins.source import HEADER, MISSING_WORDS, is_small, located, read, require_columns, told
 from penguins.spec import PENGUINS, Numeric, Spec
 
 if TYPE_CHECKING:
@@ -50,6 +51,9 @@ NO_CACHE = "NOT_SUPPORTED_WITH_SERVERLESS"
 """How serverless Databricks refuses to cache."""
 
 FOLD = "_fold"
+
+NOT_FINITE = ("nan", "-nan")
+"""Numbers as text that are none, and no gap where the text isn't a CSV's."""
 
 
 def check(df: DataFrame, spec: Spec = PENGUINS) -> tuple[DataFrame, DataFrame]:
@@ -86,7 +90,9 @@ def unscorable(df: DataFrame, spec: Spec, known: Mapping[str, Sequence[str]]) ->
 
     def reasons(texts: dict[str, Column]) -> list[Column]:
         categories = (
-            _category_reason(name).when(~F.col(name).cast("string").isin(*labels), f"{name} is unknown to the model")
+            _category_reason(df, name).when(
+                ~F.col(name).cast("string").isin(*labels), f"{name} is unknown to the model"
+            )
             for name, labels in known.items()
         )
         return [*categories, *(_number_reason(df, numeric.name, texts) for numeric in spec.numeric)]
@@ -304,7 +310,7 @@ def _require_types(df: DataFrame, columns: tuple[str, ...], spec: Spec) -> None:
         or isinstance(df.schema[name].dataType, BinaryType)
     ]
     if wrong:
-        raise DataError(f"A category must be text and a number must be a number or text, but {', '.join(wrong)}.")
+        raise DataError(f"A category must be text and a number must be a number or text, but {listed(wrong)}.")
 
 
 def _number(df: DataFrame, name: str) -> Column:
@@ -326,6 +332,12 @@ def _texts(df: DataFrame) -> dict[str, Column]:
     schema = ", ".join(f"c{place} string" for place in range(len(header)))
     written = F.from_csv(F.col(corrupt), schema, {"escape": '"'})
     return {name: written[f"c{place}"] for place, name in enumerate(header)}
+
+
+def _missing_words(df: DataFrame) -> list[str]:
+    """The words that stand for a missing value in a CSV; none where the rows come from elsewhere, with nulls."""
+    corrupt = _corrupt_record(df)
+    return [] if corrupt is None else list(df.schema[corrupt].metadata[MISSING_WORDS])
 
 
 def _corrupt_record(df: DataFrame) -> str | None:
@@ -358,7 +370,7 @@ def _reasons(df: DataFrame, spec: Spec, texts: dict[str, Column]) -> list[Column
     """
     from pyspark.sql import functions as F
 
-    reasons = [_category_reason(name) for name in spec.categorical]
+    reasons = [_category_reason(df, name) for name in spec.categorical]
     for numeric in spec.numeric:
         allowed = f"{numeric.minimum:g} to {numeric.maximum:g} {numeric.unit}".rstrip()
         is_inside = _number(df, numeric.name).between(numeric.minimum, numeric.maximum)
@@ -375,11 +387,15 @@ def _reasons(df: DataFrame, spec: Spec, texts: dict[str, Column]) -> list[Column
     return reasons
 
 
-def _category_reason(name: str) -> Column:
+def _category_reason(df: DataFrame, name: str) -> Column:
     from pyspark.sql import functions as F
 
+    # The words of a CSV are no gaps elsewhere: where there are nulls, NA may be Namibia.
+    is_gap = F.col(name).isNull()
+    if words := _missing_words(df):
+        is_gap = is_gap | F.col(name).isin(words)
     empty = F.trim(F.col(name).cast("string")) == ""
-    return F.when(F.col(name).isNull(), f"{name} is missing").when(empty, f"{name} is empty")
+    return F.when(is_gap, f"{name} is missing").when(empty, f"{name} is empty")
 
 
 def _number_reason(df: DataFrame, name: str, texts: dict[str, Column]) -> Column:
@@ -398,12 +414,21 @@ def _missing(df: DataFrame, name: str, texts: dict[str, Column]) -> Column:
     from pyspark.sql import functions as F
     from pyspark.sql.types import StringType
 
+    words = _missing_words(df)
     gap = F.col(name).isNull()
     if name in texts:
-        gap = gap & (texts[name].isNull() | (F.trim(texts[name]) == ""))
+        gap = gap & (texts[name].isNull() | _is_gap(texts[name], words))
     # Only text can be blank; turning every number into text to look would be the dearest part of the check.
-    is_text = isinstance(df.schema[name].dataType, StringType)
-    return gap | (F.trim(F.col(name)) == "") if is_text else gap
+    if isinstance(df.schema[name].dataType, StringType):
+        return gap | _is_gap(F.col(name), words or [word for word in GAPS if word.lower() not in NOT_FINITE])
+    # What a CSV calls NaN has become a number that is none.
+    return gap | F.isnan(name) if "NaN" in words else gap
+
+
+def _is_gap(text: Column, words: Sequence[str]) -> Column:
+    from pyspark.sql import functions as F
+
+    return (F.trim(text) == "") | F.trim(text).isin(list(words))
 
 
 def _counted(classes: dict[str, int]) -> str:

@@ -1,6 +1,8 @@
 """What can go wrong, each told to the user in one sentence."""
 
 import contextlib
+import re
+from collections.abc import Iterable
 
 from penguins.redaction import without_secrets
 
@@ -9,7 +11,7 @@ class PenguinsError(Exception):
     """The base of every error that a user can do something about; its text is one sentence, without secrets."""
 
     def __init__(self, sentence: str) -> None:
-        super().__init__(without_secrets(sentence))
+        super().__init__(printable(without_secrets(sentence)))
 
 
 class DataError(PenguinsError):
@@ -59,3 +61,25 @@ def _said(error: BaseException) -> str:
     inner = (answer.get("error") or answer.get("Error")) if isinstance(answer, dict) else None
     message = (inner.get("message") or inner.get("Message")) if isinstance(inner, dict) else None
     return str(message or error)
+
+
+def listed(values: Iterable[object], most: int = 5, *, quoted: bool = False) -> str:
+    """The values as a list in a sentence, each cut at 60 characters; of more than `most`, five and how many more."""
+    texts = [str(value) for value in values]
+    shown = texts if len(texts) <= most else texts[:5]
+    cut = [text if len(text) <= 60 else f"{text[:60]}…" for text in shown]
+    more = f" and {len(texts) - len(shown):,} more" if len(texts) > len(shown) else ""
+    return ", ".join(map(repr, cut) if quoted else cut) + more
+
+
+def printable(text: str, *, but: str = "") -> str:
+    r"""The text with a code such as `\x1b` for each character that a terminal would obey and not show.
+
+    These are the control characters, a line break among them, and those that turn the direction of writing; `but` has
+    those that may stay.
+    """
+    return re.sub(
+        "[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069]",
+        lambda found: found[0] if found[0] in but else found[0].encode("unicode_escape").decode(),
+        text,
+    )

@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from penguins.errors import DataError, first_sentence
+from penguins import csv_reader, files
+from penguins.csv_reader import HEADER, MISSING_WORDS
+from penguins.delimited import COLUMNS_SHOWN, columns_named
+from penguins.errors import DataError, listed
+from penguins.files import told
 from penguins.spec import PENGUINS, Spec
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
-T = TypeVar("T")
-
-CORRUPT_RECORD = "_corrupt_record"
-"""Spark's own name for the column that keeps the text of a CSV line that doesn't fit the schema."""
-
-HEADER = "header"
-"""The key in that column's metadata under which the file's column names travel."""
+__all__ = [
+    "HEADER",
+    "MISSING_WORDS",
+    "columns_named",
+    "is_path",
+    "is_small",
+    "located",
+    "read",
+    "require_columns",
+    "require_table_name",
+    "told",
+]
 
 SMALL = 16 * 2**20
 """Bytes; about half a million birds as CSV."""
@@ -38,8 +46,8 @@ def read(spark: SparkSession, source: str | Path, spec: Spec = PENGUINS, *, labe
     required = spec.columns if labelled else spec.features
     if not is_path(source):
         df = _read_table(spark, source)
-    elif _file_format(spark, source) == "csv":
-        return _read_csv(spark, source, spec, required)
+    elif (found := files.find(spark, source, _literal(source))).kind == ".csv":
+        return csv_reader.read(spark, found, source, _literal(source), spec, required)
     else:
         df = told(lambda: spark.read.parquet(_literal(source)), source)
     require_columns(df, required, source)
@@ -65,7 +73,7 @@ def is_small(source: str | Path) -> bool:
 def require_columns(df: DataFrame, columns: tuple[str, ...], what: str) -> None:
     """Raise DataError that names every one of `columns` that `df`, described by `what`, doesn't have."""
     if missing := [name for name in columns if name not in df.columns]:
-        raise DataError(f"{what} lacks {columns_named(missing)}; it has {', '.join(df.columns)}.")
+        raise DataError(f"{what} lacks {columns_named(missing)}; it has {listed(df.columns, COLUMNS_SHOWN)}.")
 
 
 def is_path(source: str) -> bool:
@@ -75,26 +83,7 @@ def is_path(source: str) -> bool:
 
 def _literal(source: str) -> str:
     """A path for Spark, which would take `[`, `{`, `*` and `?` in the name of a file that is there for a pattern."""
-    return re.sub(r"([\[\]{}*?\\])", r"\\\1", source) if Path(source.removeprefix("file:")).exists() else source
-
-
-def _file_format(spark: SparkSession, source: str) -> str:
-    """Which of the two formats the file, or every file of the folder, has; Spark lists, so that any URI works."""
-    # Of a file on this machine, the name says it all.
-    is_here = Path(source.removeprefix("file:")).is_file()
-    files = (
-        [source]
-        if is_here
-        else told(lambda: spark.read.format("binaryFile").load(_literal(source)).inputFiles(), source)
-    )
-    if not files:
-        raise DataError(f"{source} holds no files: give a CSV or Parquet file, a folder of them, or a table.")
-    plain = (re.sub(r"\.(gz|bz2|zst|snappy|lz4|deflate)$", "", name.lower()) for name in files)
-    found = {PurePosixPath(name).suffix for name in plain}
-    if found not in ({".csv"}, {".parquet"}):
-        kinds = ", ".join(sorted(suffix or "a file without a suffix" for suffix in found))
-        raise DataError(f"{source} can't be read as {kinds}: it must be .csv or .parquet, or a folder of one of them.")
-    return found.pop().removeprefix(".")
+    return files.literal(source) if Path(source.removeprefix("file:")).exists() else source
 
 
 def require_table_name(name: str) -> None:
@@ -108,72 +97,3 @@ def require_table_name(name: str) -> None:
 def _read_table(spark: SparkSession, name: str) -> DataFrame:
     require_table_name(name)
     return told(lambda: spark.read.table(name), name)
-
-
-def _read_csv(spark: SparkSession, source: str, spec: Spec, required: tuple[str, ...]) -> DataFrame:
-    from pyspark.sql.types import DoubleType, StringType, StructField, StructType
-
-    reader = spark.read.options(
-        header=True,
-        mode="PERMISSIVE",
-        # A quote within quotes is written twice, as RFC 4180 has it and pandas and Excel write it.
-        escape='"',
-        ignoreLeadingWhiteSpace=True,
-        ignoreTrailingWhiteSpace=True,
-    )
-    header = told(lambda: reader.csv(_literal(source)).columns, source)
-    if not header:
-        raise DataError(f"{source} is empty: its first line must be a header with {', '.join(required)}.")
-    missing = [name for name in required if name not in header]
-    # Spark puts its place behind a name that stands twice.
-    if twice := [name for name in missing if sum(of == f"{name}{n}" for n, of in enumerate(header)) > 1]:
-        raise DataError(f"{source} has {columns_named(twice)} more than once: name each column once.")
-    if len(missing) == len(required) and any(re.fullmatch(r"[-+]?\d+(\.\d*)?", name) for name in header):
-        raise DataError(
-            f"{source} has no header: its first line must name {', '.join(required)}, but reads {','.join(header)!r}."
-        )
-    if missing:
-        raise DataError(f"{source} lacks {columns_named(missing)}; its header has {', '.join(header)}.")
-    numbers = {name for name in required if name not in spec.categorical}
-    fields = [StructField(name, DoubleType() if name in numbers else StringType()) for name in header]
-    # The header travels as metadata, so that `check` can read a rejected line again whatever happens to the columns.
-    name = CORRUPT_RECORD
-    while name in header:  # as in a quarantine file that was corrected and comes back
-        name += "_"
-    corrupt = StructField(name, StringType(), metadata={HEADER: header})
-    return (
-        reader.schema(StructType([*fields, corrupt]))
-        .options(
-            columnNameOfCorruptRecord=name,
-            # Spark then compares the header of every file in a folder with the first one's, instead of trusting it.
-            enforceSchema=False,
-            # Spark would otherwise not look at columns that a query doesn't use, and find a line bad in one query only.
-            columnPruning=False,
-        )
-        .csv(_literal(source))
-    )
-
-
-def told(attempt: Callable[[], T], source: str, failure: str = "can't be read") -> T:
-    """Run `attempt`, and turn Spark's account of a failure into one sentence about `source`."""
-    from py4j.protocol import Py4JJavaError
-    from pyspark.errors import PySparkException
-
-    try:
-        return attempt()
-    except Py4JJavaError as error:
-        raise DataError(f"{source} {failure}: {first_sentence(error)}") from error
-    except PySparkException as error:
-        condition = error.getCondition() or ""
-        if condition == "PATH_NOT_FOUND":
-            raise DataError(
-                f"{source} doesn't exist: give a .csv or .parquet file, a folder of them, or a table."
-            ) from error
-        if condition == "TABLE_OR_VIEW_NOT_FOUND":
-            raise DataError(f"The table {source} doesn't exist, and no file of that name does either.") from error
-        raise DataError(f"{source} {failure}: {first_sentence(error)}") from error
-
-
-def columns_named(names: list[str]) -> str:
-    """`the column A`, or `the columns A, B`."""
-    return f"the column{'s' if len(names) > 1 else ''} {', '.join(names)}"
