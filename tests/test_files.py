@@ -70,7 +70,8 @@ def test_folders_within_a_folder_are_never_left_out_unsaid(spark: SparkSession, 
 
 def test_folders_named_by_a_value_are_read_and_the_value_is_a_column(spark: SparkSession, tmp_path: Path) -> None:
     birds = pd.read_csv(PENGUINS_CSV)
-    for island, rows in birds.groupby("Island"):
+    for island in ("Biscoe", "Dream", "Torgersen"):
+        rows = birds[birds["Island"] == island]
         csv_file(tmp_path / f"csv/Island={island}/a.csv", [line.partition(",")[2] for line in ROWS if island in line],
                  HEADER.partition(",")[2])  # fmt: skip
         (tmp_path / f"parquet/Island={island}").mkdir(parents=True)
