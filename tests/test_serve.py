@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import http.client
 import io
 import json
@@ -17,6 +18,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -29,10 +31,12 @@ import requests
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from penguins import flavor, query, serve
+from penguins import flavor, http_app, query, serve
 from penguins.config import CHAMPION, DEFAULT_MODEL_URI
 from penguins.errors import ModelError, ServerError, StoreError
+from penguins.limits import Limits
 from penguins.registry import Version
+from penguins.scoring_process import ScoringProcess, Task
 from penguins.spec import LAB_REQUEST
 from penguins.tracking import Tracking
 from penguins.train import train_from_source
@@ -72,6 +76,12 @@ def active(folder: Path) -> None:
     Tracking.local(folder).activate()
 
 
+def server_of_the_module() -> psutil.Process:
+    """The process behind the address `url`."""
+    [server] = [child for child in psutil.Process().children() if "--until-stdin-ends" in child.cmdline()]
+    return server
+
+
 def ask(url: str, body: object, content_type: str | None = JSON) -> requests.Response:
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
     headers = {} if content_type is None else {"Content-Type": content_type}
@@ -86,8 +96,12 @@ def species(answer: requests.Response) -> list[str]:
 
 
 def sentence(answer: requests.Response) -> str:
-    """What the server says, without the input that MLflow puts in front."""
-    return str(answer.json()["message"]).rpartition("\nError: ")[2]
+    """What the server says, which is one line and nothing that a terminal would obey."""
+    said = answer.json()
+    assert set(said) == {"error_code", "message"}
+    assert said["message"].isprintable()
+    assert len(said["message"]) < 1_010
+    return str(said["message"])
 
 
 def records(*rows: list[Any]) -> list[dict[str, Any]]:
@@ -126,14 +140,31 @@ def test_every_form_of_json_in_any_order_gets_the_same_answer(url: str, body: ob
     assert species(ask(url, body)) == ["Gentoo", "Adelie"]
 
 
-def test_csv_and_parquet_get_the_same_answer(url: str) -> None:
+def test_csv_gets_the_same_answer(url: str) -> None:
     frame = pd.DataFrame(records(GENTOO, ADELIE))[COLUMNS[::-1]]
-    assert species(ask(url, frame.to_csv(index=False).encode(), "text/csv")) == ["Gentoo", "Adelie"]
-    # Parquet has types, and MLflow takes no whole numbers for doubles there.
-    doubles = frame.astype(dict.fromkeys(COLUMNS[1:], float))
+    for kind in ("text/csv", 'Text/CSV;Charset="UTF-8"'):
+        assert species(ask(url, frame.to_csv(index=False).encode(), kind)) == ["Gentoo", "Adelie"]
+
+
+def test_a_large_body_gets_the_same_answer(url: str) -> None:
+    """It is answered in another process."""
+    body = {"dataframe_records": records(*[GENTOO, ADELIE] * 300)}
+    assert len(json.dumps(body)) > http_app.SMALL
+    assert species(ask(url, body)) == ["Gentoo", "Adelie"] * 300
+    body["dataframe_records"][401]["Island"] = "Atlantis"
+    answer = ask(url, body)
+    assert (answer.status_code, sentence(answer)) == (400, f"Island in row 402 of 600 is 'Atlantis': {ISLANDS}")
+
+
+def test_parquet_is_refused_because_a_few_bytes_of_it_can_be_millions_of_rows(url: str) -> None:
     parquet = io.BytesIO()
-    doubles.to_parquet(parquet)
-    assert species(ask(url, parquet.getvalue(), "application/vnd.apache.parquet")) == ["Gentoo", "Adelie"]
+    pd.DataFrame(records(GENTOO, ADELIE)).to_parquet(parquet)
+    answer = ask(url, parquet.getvalue(), "application/vnd.apache.parquet")
+    assert (answer.status_code, sentence(answer)) == (
+        415,
+        "This server only supports the following content types: application/json, text/csv. "
+        "Got 'application/vnd.apache.parquet'.",
+    )
 
 
 def test_query_asks_it(url: str) -> None:
@@ -204,25 +235,84 @@ def test_what_cant_be_read_is_the_senders_mistake(
     assert species(ask(url, {"dataframe_records": [LAB_REQUEST]})) == ["Gentoo"]
 
 
-def test_a_fault_of_the_server_is_not_blamed_on_the_sender(folder: Path) -> None:
-    Tracking.local(folder).activate()
-    app = serve.application(flavor.load_python_function("models:/penguin_predictor/1"))
-    sent: list[Any] = []
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (b'{"dataframe_records": "' + b"\x1b[31m" + b"x" * 2**20 + b'"}', "Invalid control character"),
+        (json.dumps({"inputs": "\x1b[31m" + "x" * 2**20}).encode(), ""),
+        (json.dumps({"\x1b[31m" + "x" * 2**20: 1}).encode(), "exactly one of the input fields"),
+        (json.dumps({"dataframe_records": [{**LAB_REQUEST, "Island": "\x1b" * 2**20}]}).encode(), "Island in row 1"),
+        (json.dumps({"dataframe_records": [{"\x1b[31m" + "x" * 2**20: 1}]}).encode(), "Model is missing inputs"),
+    ],
+)
+def test_what_is_wrong_is_said_in_a_line_whatever_was_sent(url: str, body: bytes, said: str) -> None:
+    answer = ask(url, body)
+    assert answer.status_code == 400
+    assert said in sentence(answer)
 
-    @app.get("/fault")
-    def fault() -> None:
-        raise ValueError("a fault of ours")
+
+def test_only_what_is_served_has_an_address(url: str) -> None:
+    with requests.Session() as session:
+        session.trust_env = False
+        found = {path: session.get(f"{url}{path}") for path in ("/ping", "/health", "/version", "/invocations")}
+        assert [answer.status_code for answer in found.values()] == [200, 200, 200, 405]
+        assert found["/version"].text == mlflow.__version__
+        for path in ("/", "/docs", "/redoc", "/openapi.json", "/invocations/"):
+            answer = session.get(f"{url}{path}")
+            assert answer.status_code == 404
+            assert sentence(answer).startswith(f"There is no {path}: ask /invocations")
+
+
+def application(limits: Limits, process: Any) -> http_app.Application:
+    model = flavor.load_python_function("models:/penguin_predictor/1")
+    return http_app.Application(model, limits, process)
+
+
+async def post(app: http_app.Application, body: bytes, sent: list[Any]) -> tuple[int, str]:
+    """The status and the sentence that the application sends for a CSV, without a server."""
 
     async def receive() -> Any:
-        return {"type": "http.request"}
+        return {"type": "http.request", "body": body}
 
     async def send(message: Any) -> None:
         sent.append(message)
 
-    scope = {"type": "http", "method": "GET", "path": "/fault", "query_string": b"", "headers": []}
-    with pytest.raises(ValueError, match=r"^a fault of ours$"):
-        asyncio.run(app(scope, receive, send))
+    headers = [(b"content-type", b"text/csv"), (b"content-length", str(len(body)).encode())]
+    scope: Any = {"type": "http", "method": "POST", "path": "/invocations", "headers": headers}
+    await app(scope, receive, send)
+    return sent[-2]["status"], json.loads(sent[-1]["body"]).get("message", "")
+
+
+LARGE_CSV = (",".join(COLUMNS) + "\n" + "Biscoe,48.7,14.1,210,4450\n" * 50_000).encode()
+
+
+def test_a_fault_of_the_server_is_not_blamed_on_the_sender(folder: Path) -> None:
+    sent: list[Any] = []
+    with pytest.raises(AttributeError, match="answer"):
+        asyncio.run(post(application(Limits(), "no process"), LARGE_CSV, sent))
     assert sent[0]["status"] == 500
+    said = json.loads(sent[1]["body"])["message"]
+    assert said == "The server failed to answer: started with --verbose, it shows why."
+
+
+def test_after_the_deadline_nothing_goes_on_and_the_next_body_is_answered(folder: Path) -> None:
+    task = Task(Tracking.local(folder), "models:/penguin_predictor/1", Limits())
+
+    async def ask_three_times() -> list[Any]:
+        process = ScoringProcess(task)
+        hurried = application(Limits(answer_timeout=0.02), process)
+        patient = application(Limits(answer_timeout=600), process)
+        try:
+            first = await post(patient, LARGE_CSV, [])
+            working = [child for child in psutil.Process().children() if "penguins.scoring_process" in child.cmdline()]
+            second = await post(hurried, LARGE_CSV, [])
+            assert (await asyncio.to_thread(psutil.wait_procs, working, 60))[1] == []
+            return [len(working), first, second, await post(patient, LARGE_CSV, [])]
+        finally:
+            await process.close()
+
+    too_late = "There was no answer within 0.02 seconds: send fewer rows, or later."
+    assert asyncio.run(ask_three_times()) == [1, (200, ""), (504, too_late), (200, "")]
 
 
 # Bodies that nobody would send, by the hundreds.
@@ -295,8 +385,15 @@ csv_bodies = st.builds(
     st.permutations(COLUMNS) | st.lists(st.sampled_from([*COLUMNS, "x"]), max_size=7),
     st.lists(st.lists(cells, max_size=7), max_size=4),
 )
+wide_bodies = st.builds(
+    lambda names, line, count: (",".join(names) + ("\n" + ",".join(map(str, line))) * count).encode(),
+    st.integers(90, 1500).map(lambda count: [*COLUMNS, *(f"c{number}" for number in range(count))]),
+    st.integers(0, 1500).map(lambda count: [*GENTOO, *range(count)]),
+    st.integers(0, 3),
+)
 content_types = st.sampled_from(
-    [None, "", JSON, "application/json; charset=latin1", "application/json; x=1", "text/csv", "text/xml", ";", "é",
+    [None, "", JSON, "APPLICATION/JSON;;", 'text/csv; Charset="utf-8"', "text/csv; header=present",
+     "application/json; charset=latin1", "application/json; x=1", "text/csv", "text/xml", ";", "é",
      "application/vnd.apache.parquet"]
 )  # fmt: skip
 questions = st.one_of(
@@ -304,8 +401,20 @@ questions = st.one_of(
     st.tuples(json_bodies, st.just(JSON)),
     st.tuples(damaged_bodies(), st.just(JSON)),
     st.tuples(csv_bodies, st.just("text/csv")),
+    st.tuples(wide_bodies, st.just("text/csv")),
     st.tuples(csv_bodies | damaged_bodies() | st.binary(), content_types),
 )
+
+
+def rows_of(body: bytes) -> int:
+    """How many rows a body that was answered has."""
+    if not body.lstrip().startswith(b"{"):
+        return len([line for line in body.decode().splitlines() if line]) - 1
+    [table] = [value for name, value in json.loads(body).items() if name != "params"]
+    table = table["data"] if isinstance(table, dict) and "data" in table else table
+    if isinstance(table, list):
+        return len(table)
+    return max(len(column) if isinstance(column, list) else 1 for column in table.values())
 
 
 def test_whatever_is_sent_is_answered_or_refused(url: str) -> None:
@@ -324,13 +433,16 @@ def test_whatever_is_sent_is_answered_or_refused(url: str) -> None:
         connection.request("POST", "/invocations", body, headers)
         answer = connection.getresponse()
         said = answer.read().decode()
-        assert answer.status in {200, 400, 415}, said
+        assert answer.status in {200, 400, 413, 415}, said
+        assert "Traceback" not in said
+        assert len(said) < 6 * 1_100
         if answer.headers["Content-Type"] == JSON:
             parsed = json.loads(said, parse_constant=no_number)
         if answer.status != 200:
             refused.add(question)
             return
         answered.add(question)
+        assert len(parsed["predictions"]) == rows_of(body)
         for prediction in parsed["predictions"]:
             probabilities = [prediction[f"probability_{name}"] for name in ("Adelie", "Gentoo", "Chinstrap")]
             assert sum(probabilities) == pytest.approx(1)
@@ -365,20 +477,171 @@ def test_20000_questions_from_16_sides_leave_memory_as_it_was(url: str, folder: 
             thread.join()
         return int(server.memory_info().rss)
 
-    [server] = [child for child in psutil.Process().children() if "serve" in child.cmdline()]
+    server = server_of_the_module()
     warm = from_16_sides(2_000)
     end = from_16_sides(20_000)
     assert failures == []
     assert end < 1.1 * warm
 
 
+# One sender who wants the server for himself.
+
+
+@pytest.fixture(scope="module")
+def tight(folder: Path) -> Iterator[tuple[str, psutil.Process]]:
+    """The address and the process of a server that may open 256 files, and waits for nobody."""
+    options = ["--header-timeout", "1", "--body-timeout", "1", "--idle-timeout", "1", "--max-requests", "16"]
+    with start(folder, "--json", "--port", "0", *options, "--max-body-mb", "1", open_files=256) as server:
+        try:
+            assert server.stdout is not None
+            yield json.loads(server.stdout.readline())["url"], psutil.Process(server.pid)
+        finally:
+            server.terminate()
+
+
+def connect(url: str, sent: bytes = b"") -> socket.socket:
+    at = urlsplit(url)
+    connection = socket.create_connection((at.hostname, at.port), timeout=60)
+    connection.sendall(sent)
+    return connection
+
+
+def until_closed(connection: socket.socket) -> str:
+    """All that the server says before it closes the connection."""
+    with connection, contextlib.suppress(ConnectionResetError):
+        said = b""
+        while part := connection.recv(65536):
+            said += part
+    return said.decode()
+
+
+CHUNKED = b"Transfer-Encoding: chunked\r\n\r\n"
+TINY = b"1\r\nx\r\n"
+HEAD = b"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Type: text/csv\r\n"
+
+
+@pytest.mark.parametrize(
+    ("sent", "status", "said"),
+    [
+        (b"", 408, "The header of the request didn't arrive in time."),
+        (b"POST /invocations HTTP/1.1\r\nHost:", 408, "The header of the request didn't arrive in time."),
+        (HEAD + b"Content-Length: 9\r\n\r\nIsland", 408, "The body didn't arrive within 1 seconds"),
+        (HEAD + CHUNKED + b"6\r\nIsland", 408, "The body didn't arrive within 1 seconds"),
+        (HEAD + b"Content-Length: 9999999999\r\n\r\nIsland", 413, "The body is larger than 1 MB"),
+        (HEAD + CHUNKED + TINY * 2000, 400, "The chunks of the body are too small"),
+        (HEAD + b"Content-Encoding: gzip\r\nContent-Length: 9\r\n\r\nIsland", 415, "takes no content encoding"),
+        (b"GET /ping HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nx", 200, ""),
+        (b"GET /ping HTTP/1.1\r\nHost: x\r\n\r\n", 200, ""),
+    ],
+    ids=["silence", "half a header", "half a body", "half a chunk", "too large", "tiny chunks", "gzip", "ping", "idle"],
+)  # fmt: skip
+def test_who_keeps_the_server_waiting_is_told_and_left(
+    tight: tuple[str, psutil.Process], sent: bytes, status: int, said: str
+) -> None:
+    heard = until_closed(connect(tight[0], sent))
+    assert heard.startswith(f"HTTP/1.1 {status} ")
+    assert said in heard
+
+
+def test_a_body_that_never_ends_is_cut_off(tight: tuple[str, psutil.Process]) -> None:
+    _, server = tight
+    before = server.memory_info().rss
+
+    def send() -> str:
+        connection = connect(tight[0], HEAD + CHUNKED)
+        with contextlib.suppress(OSError):
+            while True:
+                connection.sendall(b"10000\r\n" + b"x" * 2**16 + b"\r\n")
+        return until_closed(connection)
+
+    with ThreadPoolExecutor(20) as senders:
+        heard = [sender.result() for sender in [senders.submit(send) for _ in range(20)]]
+    # Two at a time may send a large body; the others are told so at once.
+    assert {said[:12] for said in heard} <= {"HTTP/1.1 413", "HTTP/1.1 503"}
+    assert [said for said in heard if "The body is larger than 1 MB" in said]
+    assert server.memory_info().rss < before + 100 * 2**20
+
+
+def test_400_half_open_connections_lock_nobody_out(tight: tuple[str, psutil.Process]) -> None:
+    url, server = tight
+    with contextlib.ExitStack() as open_connections:
+        for _ in range(400):
+            open_connections.enter_context(connect(url, b"POST /invocations HTTP/1.1\r\nHost:"))
+        for _ in range(5):
+            assert species(ask(url, {"dataframe_records": [LAB_REQUEST]})) == ["Gentoo"]
+        assert server.num_fds() < 256
+    assert has_few_files(server)
+
+
+def has_few_files(server: psutil.Process) -> bool:
+    """Whether the server closes what it had opened, when it has had time to."""
+    for _ in range(600):
+        if server.num_fds() < 40:
+            return True
+        threading.Event().wait(0.1)
+    return False
+
+
+def test_beyond_what_it_can_do_at_a_time_the_server_says_so_at_once(url: str) -> None:
+    """A large body has a place from its first bytes, so places can be taken by sending no more."""
+    with contextlib.ExitStack() as places:
+        for _ in range(8):
+            places.enter_context(connect(url, HEAD + b"Content-Length: 100000\r\n\r\n" + b"x" * 50_000))
+        answers = [ask(url, LARGE_CSV, "text/csv")]
+        while answers[-1].status_code == 200:  # the server hasn't read them all yet
+            answers.append(ask(url, LARGE_CSV, "text/csv"))
+        assert (answers[-1].status_code, answers[-1].headers["Retry-After"]) == (503, "1")
+        assert sentence(answers[-1]) == (
+            "The server has as many requests as it answers at a time: ask again in a second."
+        )
+        assert species(ask(url, {"dataframe_records": [LAB_REQUEST]})) == ["Gentoo"]
+
+
+def test_others_are_answered_while_one_attacks_and_nothing_is_left_of_it(url: str) -> None:
+    """What is sent here are the kinds that kept a server from others, each from four sides."""
+    server = server_of_the_module()
+    wide = ",".join(f"c{number}" for number in range(20_000))
+    attacks = [
+        (f"{wide}\n{wide}\n".encode(), "text/csv", 413),
+        ((",".join(f"c{number}" for number in range(900)) + "\n1\n").encode(), "text/csv", 400),
+        (json.dumps({"dataframe_records": [{f"c{number}": 1 for number in range(40_000)}]}).encode(), JSON, 413),
+        (b'{"inputs": [' + b"[]," * 1_000_000 + b"[]]}", JSON, 413),
+        (b"x" * (17 * 2**20), JSON, 413),
+        (LARGE_CSV, "application/vnd.apache.parquet", 415),
+        (LARGE_CSV, "text/csv", 200),
+    ]  # fmt: skip
+    assert species(ask(url, LARGE_CSV, "text/csv"))[-1] == "Gentoo"  # now the other process is there, too
+    files, memory = server.num_fds(), memory_of(server)
+
+    def attack(body: bytes, kind: str, status: int) -> set[int]:
+        return {ask(url, body, kind).status_code for _ in range(4)} - {status, 503}
+
+    with ThreadPoolExecutor(28) as attackers:
+        under_way = [attackers.submit(attack, *one) for one in attacks * 4]
+        answers: list[list[str]] = []
+        while not all(one.done() for one in under_way) or not answers:
+            answers.append(species(ask(url, {"dataframe_records": [LAB_REQUEST]})))
+    assert answers == [["Gentoo"]] * len(answers)
+    assert [one.result() for one in under_way] == [set()] * 28
+    for _ in range(600):
+        if server.num_fds() <= files and memory_of(server) < 1.5 * memory:
+            break
+        threading.Event().wait(0.1)
+    assert server.num_fds() <= files
+    assert memory_of(server) < 1.5 * memory
+
+
+def memory_of(server: psutil.Process) -> int:
+    return sum(process.memory_info().rss for process in [server, *server.children(recursive=True)])
+
+
 # Starting and stopping.
 
 
-def start(folder: Path, *options: str) -> subprocess.Popen[str]:
+def start(folder: Path, *options: str, open_files: int = 1024) -> subprocess.Popen[str]:
     environment = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
     return subprocess.Popen(
-        [PENGUINS, "serve", *options],
+        ["sh", "-c", f'ulimit -n {open_files}; exec "$@"', "sh", PENGUINS, "serve", *options],
         cwd=folder,
         env={**environment, "MLFLOW_DISABLE_TELEMETRY": "true"},
         stdout=subprocess.PIPE,
@@ -410,6 +673,39 @@ def test_the_command_says_how_to_ask_it_and_stops_cleanly(folder: Path, stop: si
     assert not [name for name in loaded if "jvm" in name]
     with pytest.raises(requests.ConnectionError):
         ask(address, {"dataframe_records": [LAB_REQUEST]})
+
+
+def test_the_end_comes_whatever_runs_and_an_open_address_is_warned_of(folder: Path) -> None:
+    with start(folder, "--json", "--host", "0.0.0.0", "--port", "0", "--body-timeout", "600") as server:
+        assert server.stdout is not None
+        address = json.loads(server.stdout.readline())["url"].replace("0.0.0.0", "127.0.0.1")
+        with connect(address, HEAD + b"Content-Length: 9\r\n\r\nIsland"), ThreadPoolExecutor(1) as asking:
+            asked = asking.submit(ask, address, b'{"inputs": [' + b"[]," * 5_000_000 + b"[]]}")
+            while not (working := psutil.Process(server.pid).children()):
+                assert not asked.done()
+            server.terminate()
+            assert server.wait(timeout=60) == 0
+            assert asked.exception() is not None or asked.result().status_code in {413, 503}
+        assert psutil.wait_procs(working, timeout=60)[1] == []
+        assert server.stderr is not None
+        assert server.stderr.read() == (
+            "Warning: 0.0.0.0 is open to the network, and nobody is asked for a password: "
+            "put something in front of the server that does, or leave --host out.\n"
+        )
+
+
+def test_a_process_that_goes_on_is_ended() -> None:
+    """As one that waits for a thread would."""
+    endless = """
+import sys
+from penguins.http_server import HardEnd
+end = HardEnd(lambda: print("first", flush=True), 0.1)
+end.start()
+while True:
+    pass
+"""
+    ended = subprocess.run([sys.executable, "-c", endless], capture_output=True, text=True, timeout=60)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "first\n", "")
 
 
 def test_a_version_is_served_on_when_the_alias_moves(url: str, folder: Path) -> None:

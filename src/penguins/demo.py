@@ -113,7 +113,7 @@ def _first_champion(spark: SparkSession, story: Story) -> None:
 def _ask_over_http(story: Story) -> None:
     story.chapter(
         "Serve the champion, and ask it about the lab's bird",
-        "MLflow's own scoring server, in a process of its own, with no Spark and no Java behind it.",
+        "MLflow's own scoring over HTTP, in a process of its own, with no Spark and no Java behind it.",
         "penguins serve",
         "penguins query",
     )

@@ -1,9 +1,11 @@
-"""Serve a registered version over HTTP: MLflow's own scoring server, in front of a model that needs no JVM."""
+"""Serve a registered version over HTTP, here or in a process of its own: a model that needs no JVM, as MLflow does."""
 
 from __future__ import annotations
 
 import errno
+import gc
 import http.client
+import ipaddress
 import json
 import os
 import signal
@@ -12,22 +14,25 @@ import subprocess
 import sys
 import tempfile
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from penguins import config, flavor, registry
 from penguins.errors import ServerError
+from penguins.limits import Limits
 from penguins.registry import Version
+from penguins.scoring_process import ScoringProcess, Task
 from penguins.tracking import Tracking
 
 if TYPE_CHECKING:
-    from fastapi import FastAPI, Request, Response
     from mlflow.pyfunc import PyFuncModel
-    from starlette.types import ASGIApp, Receive, Scope, Send
 
-SECONDS_TO_FINISH = 5
-"""How long requests under way may take once the server is told to stop."""
+SECONDS_TO_END = 10
+"""How long a server is waited for that was told to stop; it takes half of it at most."""
 
 
 def serve(
@@ -37,39 +42,49 @@ def serve(
     port: int,
     ready: Callable[[Version, str], None],
     *,
+    warn: Callable[[str], None] = warnings.warn,
+    limits: Limits | None = None,
     verbose: bool = False,
     until_stdin_ends: bool = False,
 ) -> None:
     """Serve the version that `model` stands for at this moment in the store, until SIGINT or SIGTERM.
 
     `ready` is called with the version and the address as soon as the server answers; port 0 is any free one.
-    With `until_stdin_ends` the end of standard input stops the server too. Everything happens in this process, so
-    nothing can be left behind. MLflow uses the store from then on. Raises ServerError when the port can't be used,
+    With `until_stdin_ends` the end of standard input stops the server too. A process beside this one is started for
+    the first large body, and ends with it. MLflow uses the store from then on. `warn` gets a sentence when the address
+    isn't this machine's own: nobody is asked for a password. Raises ServerError when the port can't be used,
     ModelError when there is no such model or version, StoreError when the registry can't be asked.
     """
     with _stopped_by_signals(), listen(host, port) as listener:
         if until_stdin_ends:
             threading.Thread(target=_stop_when_stdin_ends, daemon=True).start()
+        if sentence := exposure(listener.getsockname()[0]):
+            warn(sentence)
         Tracking(store.registry_uri or store.tracking_uri).require()
         store.require_reachable()
         store.activate()
         version = registry.resolve(model)
-        app = application(flavor.load_python_function(version.uri))
+        loaded = flavor.load_python_function(version.uri)
         announce = threading.Thread(target=_announce, args=(listener, lambda url: ready(version, url)), daemon=True)
         announce.start()
-        _run(app, listener, verbose)
+        _run(loaded, Task(store, version.uri, limits or Limits(), verbose), listener)
 
 
 @contextmanager
-def serving(model: str = config.DEFAULT_MODEL_URI, *, host: str = "127.0.0.1", port: int = 0) -> Iterator[str]:
+def serving(
+    model: str = config.DEFAULT_MODEL_URI, *, host: str = "127.0.0.1", port: int = 0, limits: Limits | None = None
+) -> Iterator[str]:
     """The address of a server for `model` of the active store, in a process of its own that ends with the block.
 
-    It ends with this process too, even if that is killed. Raises ServerError with the server's own sentence when it
-    doesn't start.
+    It ends with this process too, even if that is killed. Without `limits` it has those of the command. Raises
+    ServerError with the server's own sentence when it doesn't start.
     """
     import mlflow
 
     command = [sys.executable, "-m", "penguins", "serve", "--model", model, "--host", host, "--port", str(port)]
+    command += (
+        [] if limits is None else [f"--{name.replace('_', '-')}={value}" for name, value in asdict(limits).items()]
+    )
     store = {"MLFLOW_TRACKING_URI": mlflow.get_tracking_uri(), "MLFLOW_REGISTRY_URI": mlflow.get_registry_uri()}
     with (
         tempfile.TemporaryFile("w+") as said,
@@ -85,29 +100,16 @@ def serving(model: str = config.DEFAULT_MODEL_URI, *, host: str = "127.0.0.1", p
         ) as server,
     ):
         try:
-            yield _address(server, said)
+            address = _address(server, said)
+            if sentence := exposure(urlsplit(address).hostname or ""):
+                warnings.warn(sentence, stacklevel=3)
+            yield address
         finally:
             server.terminate()
             try:
-                server.wait(2 * SECONDS_TO_FINISH)
+                server.wait(SECONDS_TO_END)
             except subprocess.TimeoutExpired:
                 server.kill()
-
-
-def application(model: PyFuncModel) -> FastAPI:
-    """MLflow's scoring server for `model`, which answers with 400 what MLflow by itself answers with 500.
-
-    These are a body nested too deeply for Python's JSON parser, a number with more than 4,300 digits and, with the
-    MLflow of Azure's plugin, a body that isn't UTF-8; a request without a content type gets MLflow's own 415. Any
-    other ValueError is a fault of the server, and stays a 500.
-    """
-    from mlflow.pyfunc import scoring_server
-
-    app: FastAPI = scoring_server.init(model)
-    app.add_exception_handler(RecursionError, _unreadable)
-    app.add_exception_handler(ValueError, _unreadable)
-    app.add_middleware(_ContentType)
-    return app
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -138,36 +140,30 @@ def _refusal(error: Exception) -> tuple[str, str]:
     return "no host has such a name", "--host"
 
 
-class _ContentType:
-    """Gives a request without a content type an empty one: MLflow refuses that, but fails on none."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and not any(name == b"content-type" for name, _ in scope["headers"]):
-            scope["headers"] = [*scope["headers"], (b"content-type", b"")]
-        await self.app(scope, receive, send)
+def exposure(host: str) -> str | None:
+    """What to warn of when others than this machine can ask a server that listens on the address `host`."""
+    if ipaddress.ip_address(host.partition("%")[0]).is_loopback:
+        return None
+    return (
+        f"{host} is open to the network, and nobody is asked for a password: put something in front of the server that "
+        "does, or leave --host out."
+    )
 
 
-async def _unreadable(_: Request, error: Exception) -> Response:
-    from fastapi.responses import JSONResponse
+def _run(model: PyFuncModel, task: Task, listener: socket.socket) -> None:
+    from penguins.http_app import Application
+    from penguins.http_server import Config, HardEnd, Server  # with uvicorn, which only a server needs
 
-    # Python has no class of its own for a number of too many digits.
-    unreadable = isinstance(error, RecursionError | UnicodeDecodeError) or str(error).startswith("Exceeds the limit")
-    if not unreadable:
-        raise error
-    reason = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
-    sentence = f"The body can't be read ({reason}): send one of dataframe_records, dataframe_split, inputs, instances."
-    return JSONResponse({"error_code": "BAD_REQUEST", "message": sentence}, status_code=400)
-
-
-def _run(app: FastAPI, listener: socket.socket, verbose: bool) -> None:
-    import uvicorn
-
-    settings: dict[str, Any] = {"log_level": "info" if verbose else "error", "access_log": verbose}
-    server = uvicorn.Server(uvicorn.Config(app, timeout_graceful_shutdown=SECONDS_TO_FINISH, **settings))
-    server.run(sockets=[listener])
+    # What is there now stays to the end: neither an answer nor the end waits while the collector looks through it.
+    gc.freeze()
+    process = ScoringProcess(task)
+    end = HardEnd(process.stop)
+    app = Application(model, task.limits, process)
+    try:
+        Server(Config(app, task.limits, verbose=task.verbose), end, process.close).run(sockets=[listener])
+    finally:
+        end.cancel()
+        process.stop()
 
 
 def _announce(listener: socket.socket, ready: Callable[[str], None]) -> None:

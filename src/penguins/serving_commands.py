@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -23,8 +25,11 @@ from penguins.commands import (
     workspace_options,
 )
 from penguins.config import AzureServing, BatchServing, ServingParameters
+from penguins.limits import Limits
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import pandas as pd
 
     from penguins.deploy import Deployed
@@ -45,26 +50,53 @@ endpoint_option = click.option(
 )
 
 
+def limit_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """An option for each limit of a server."""
+    for limit in reversed(fields(Limits)):
+        # MLflow's own server lets this variable decide.
+        variable = "MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT" if limit.name == "answer_timeout" else None
+        command = click.option(
+            f"--{limit.name.replace('_', '-')}", type=type(limit.default), default=limit.default, envvar=variable,
+            show_default=True, help=limit.metadata["help"],
+        )(command)  # fmt: skip
+    return command
+
+
 @click.command(cls=Command)
 @click.option("--model", default=config.DEFAULT_MODEL_URI, show_default=True, help="Which version to serve.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
 @click.option("--port", type=int, default=5000, show_default=True, help="The port to listen on; 0 is any free one.")
+@limit_options
 @click.option("--until-stdin-ends", is_flag=True, hidden=True, help="Stop at the end of standard input, too.")
 @tracking_option
 @json_option
 @verbose_option
-def serve(model: str, host: str, port: int, until_stdin_ends: bool, tracking_uri: str | None, as_json: bool) -> None:
+def serve(
+    model: str,
+    host: str,
+    port: int,
+    until_stdin_ends: bool,
+    tracking_uri: str | None,
+    as_json: bool,
+    **limits: float,
+) -> None:
     """Serve a registered version over HTTP, without Spark and without a JVM; Ctrl-C stops it.
 
-    The server is MLflow's own scoring server. An alias is looked up once: the version it stands for is served until
-    the end, wherever the alias moves.
+    The server takes and gives what MLflow's own does, within limits. An alias is looked up once: the version it stands
+    for is served until the end, wherever the alias moves.
     """
     from penguins import serve, show
     from penguins.tracking import Tracking
 
     store = Tracking.from_environment(tracking_uri)
     ready = show.serving_as_json if as_json else show.serving
-    serve.serve(store, model, host, port, ready, verbose=is_verbose(), until_stdin_ends=until_stdin_ends)
+    serve.serve(
+        *(store, model, host, port, ready),
+        warn=lambda sentence: click.echo(f"Warning: {sentence}", file=sys.__stderr__),
+        limits=Limits(**limits),  # type: ignore[arg-type]  # each option has its field's type
+        verbose=is_verbose(),
+        until_stdin_ends=until_stdin_ends,
+    )
 
 
 @click.command(cls=Command)
