@@ -212,8 +212,8 @@ def test_rows_come_from_csv_and_json_files(tmp_path: Path, name: str, text: str)
          "or a list of such objects"),
         ("birds.jsonl", '{"a": 1}\n{', "{} can't be read: Expecting property name enclosed in double quotes: "
          "line 1 column 2 (char 1)"),
-        ("birds.xlsx", "x", "{} ends in .xlsx: give a file that ends in .csv, .json or .jsonl."),
-        ("birds", "x", "{} ends in nothing: give a file that ends in .csv, .json or .jsonl."),
+        ("birds.xlsx", "x", "{} ends in .xlsx: give a file that ends in .csv, .parquet, .json or .jsonl."),
+        ("birds", "x", "{} ends in nothing: give a file that ends in .csv, .parquet, .json or .jsonl."),
     ],
 )  # fmt: skip
 def test_a_file_without_rows_is_told(tmp_path: Path, name: str, text: str, said: str) -> None:
@@ -227,7 +227,7 @@ def test_a_file_without_rows_is_told(tmp_path: Path, name: str, text: str, said:
 def test_a_file_that_isnt_there_or_has_other_bytes_is_told(tmp_path: Path) -> None:
     with pytest.raises(DataError) as told:
         query.read(tmp_path)
-    assert str(told.value) == f"{tmp_path} is no file: give one that ends in .csv, .json or .jsonl."
+    assert str(told.value) == f"{tmp_path} is no file: give one that ends in .csv, .parquet, .json or .jsonl."
     (tmp_path / "x.json").write_bytes(b"\xff")
     with pytest.raises(DataError, match=r"x\.json can't be read: 'utf-8' codec can't decode byte 0xff"):
         query.read(tmp_path / "x.json")
@@ -292,3 +292,16 @@ def test_a_record_and_a_file_at_once_are_wrong_usage() -> None:
     result = run("--record", "{}", "--data", "birds.csv")
     assert result.exit_code == 2
     assert result.stderr.splitlines()[-1] == "Error: Give --record or --data, not both."
+
+
+def test_what_a_terminal_would_obey_reaches_none(server: type[Anything], tmp_path: Path) -> None:
+    (tmp_path / "birds.csv").write_text("Isl\x1b[31mand,BodyMass\nDre\x1b]0;x\x07am,3750\nBiscoe,4450\n")
+    result = run("--url", url_of(server), "--data", str(tmp_path / "birds.csv"))
+    assert (result.exit_code, set(result.output) & set("\x1b\x07")) == (0, set())
+    assert r"Isl\x1b[31mand" in result.stdout
+    server.status, server.body = 400, json.dumps({"message": "Island is \x1b[2JDream\nor not."}).encode()
+    result = run("--url", url_of(server))
+    assert result.stderr == "Error: Island is \\x1b[2JDream or not.\n"
+    # What isn't ours is told by its kind, and is as harmless; JSON has escapes of its own.
+    server.status, server.body = 200, json.dumps({"predictions": [{"species": "Ade\x1blie"}]}).encode()
+    assert run("--url", url_of(server), "--json").stdout == '{"predictions": [{"species": "Ade\\u001blie"}]}\n'

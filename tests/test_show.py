@@ -11,6 +11,7 @@ from typing import TextIO
 
 import pandas as pd
 import pytest
+from rich.text import Text
 
 from penguins import show
 from penguins.search import Trial
@@ -70,3 +71,31 @@ def test_brackets_in_results_are_no_markup(capsys: pytest.CaptureFixture[str]) -
     shown = capsys.readouterr().out
     for text in ("[bold]", "[/x]", "[red]Gentoo", "[1]"):
         assert text in shown
+
+
+EVIL = "Dream\x1b[2J\x1b]0;owned\x07\u202e\x9b"
+SHOWN = r"Dream\x1b[2J\x1b"
+
+
+def test_what_a_terminal_would_obey_is_shown_as_codes(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = pd.DataFrame({"Island": [EVIL], "Note\x1b[31m": ["new\nline"]})
+    show.answers(rows, pd.DataFrame({"prediction": [0], f"spe{EVIL}": ["Ade\x1blie"]}))
+    console = show._stdout()
+    console.print(Text.assemble(("✗", "red"), f" {EVIL}"))
+    out = capsys.readouterr().out
+    assert not set(out) & set("\x1b\x07\x9b\u202e")
+    assert out.count(SHOWN) >= 2
+    assert r"\u202e\x9b" in out
+    assert r"Ade\x1blie" in out
+    # The codes are part of the text when the table is laid out: its lines end together.
+    table = [line for line in out.splitlines() if line.startswith(("│", "┃", "┏", "└"))]
+    assert len({len(line) for line in table}) == 1
+
+
+def test_colours_and_the_bar_are_obeyed_still(seen: Callable[[], str]) -> None:
+    with show.progress((f"Reading {EVIL}", "Done")) as report:
+        report(f"Reading {EVIL}")
+    told = seen()
+    assert "\x1b[?25l" in told  # rich hides the cursor
+    assert SHOWN in told
+    assert "\x1b]0;" not in told

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from penguins import champion, registry
-from penguins.errors import ModelError, ServerError
+from penguins.errors import ModelError, ServerError, listed
 from penguins.registry import Version
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def require_right(who: str, answers: pd.DataFrame, expected: pd.DataFrame, *, ex
     import pandas as pd
 
     if missing := [column for column in expected if column not in answers]:
-        raise ServerError(f"{who} answers without {', '.join(map(str, missing))}: it doesn't serve the version.")
+        raise ServerError(f"{who} answers without {listed(missing)}: it doesn't serve the version.")
     if not exact:
         return
     for column in expected:

@@ -16,7 +16,7 @@ import click
 from click.core import ParameterSource
 
 from penguins import config
-from penguins.errors import PenguinsError, first_sentence
+from penguins.errors import PenguinsError, first_sentence, printable
 from penguins.redaction import Redacted, without_secrets
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class Commands(click.Group):
             raise
         except Exception as error:
             if ctx.meta.get("verbose"):
-                click.echo(without_secrets(traceback.format_exc()), err=True)
+                click.echo(printable(without_secrets(traceback.format_exc()), but="\n\t"), err=True)
             raise click.ClickException(_sentence(error)) from error
 
 
@@ -165,4 +165,4 @@ def is_verbose() -> bool:
 def _sentence(error: Exception) -> str:
     if isinstance(error, PenguinsError):
         return str(error)
-    return f"{type(error).__name__}: {first_sentence(error)} (--verbose shows where)"
+    return printable(f"{type(error).__name__}: {first_sentence(error)} (--verbose shows where)")

@@ -432,4 +432,4 @@ def _is_gap(text: Column, words: Sequence[str]) -> Column:
 
 
 def _counted(classes: dict[str, int]) -> str:
-    return ", ".join(f"{count} {name}" for name, count in classes.items())
+    return listed((f"{count} {name}" for name, count in classes.items()), 10)

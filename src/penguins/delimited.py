@@ -81,6 +81,29 @@ def scan(file: Path) -> Layout:
     return Layout(header(start, str(file)), is_odd and has_line_breaks(_lines(file), str(file)), start[:SAMPLE])
 
 
+def records(file: Path, layout: Layout) -> Iterator[list[str]]:
+    """The cells of each record below the header, as Spark reads them: without the spaces around what isn't quoted."""
+    raw: list[str] = []
+
+    def feed(line: str) -> str:
+        raw.append(line)
+        return line
+
+    lines = map(feed, _lines(file))
+    # Where no value has a line break, a quote that isn't closed ends with its line.
+    readers = [lines] if layout.has_line_breaks else ([line] for line in lines)
+    found = (cells for some in readers for cells in csv.reader(some, skipinitialspace=True))
+    is_header = True
+    for cells in found:
+        text = "".join(raw)
+        raw.clear()
+        if not text.strip():
+            continue
+        if not is_header:
+            yield [cell if f'{cell}"' in text else cell.rstrip() for cell in cells]
+        is_header = False
+
+
 def has_odd_line(text: str) -> bool:
     """Whether a line has an odd number of quotes: without one, no value has a line break in it."""
     return '"' in text and any(line.count('"') % 2 for line in text.splitlines())

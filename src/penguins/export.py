@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import numpy.typing as npt
 
-from penguins.errors import ModelError
+from penguins.errors import ModelError, listed
 from penguins.spec import PENGUINS, Spec
 
 if TYPE_CHECKING:
@@ -106,8 +106,8 @@ def _require_columns(model: PipelineModel, spec: Spec) -> None:
     in_order = indexed == [stage.getOutputCol() for stage in cast("list[StringIndexerModel]", indexers)]
     if tuple(names) != spec.features or classes != len(spec.classes) or not in_order:
         raise ModelError(
-            f"The pipeline was fitted on {', '.join(names)} with {classes} classes, "
-            f"but the spec has {', '.join(spec.features)} with {len(spec.classes)}."
+            f"The pipeline was fitted on {listed(names)} with {classes} classes, "
+            f"but the spec has {listed(spec.features)} with {len(spec.classes)}."
         )
 
 

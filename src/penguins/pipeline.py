@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from penguins.errors import ParameterError
+from penguins.errors import ParameterError, listed
 from penguins.spec import PENGUINS, Spec
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def require_names(spec: Spec) -> None:
     lower = {name.lower() for name in added}
     if taken := [name for name in spec.columns if name.lower() in lower]:
         raise ParameterError(
-            f"The pipeline adds the columns {', '.join(sorted(added))}: give {', '.join(taken)} another name."
+            f"The pipeline adds the columns {', '.join(sorted(added))}: give {listed(taken)} another name."
         )
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from penguins import config, data, export, flavor, pipeline, registry, target
 from penguins.config import Report, silent
 from penguins.data import REASONS
-from penguins.errors import DataError
+from penguins.errors import DataError, listed
 from penguins.pipeline import PREDICTION, PROBABILITY, ROW
 from penguins.registry import Version
 from penguins.spec import PENGUINS, Spec
@@ -182,6 +182,4 @@ def _reasons(answers: Answers) -> dict[str, int]:
 def _require_distinct(df: DataFrame) -> None:
     names = [name.lower() for name in df.columns]
     if twice := [name for name in df.columns if names.count(name.lower()) > 1]:
-        raise DataError(
-            f"The data has {', '.join(twice)}, which differ in nothing but upper and lower case: rename one."
-        )
+        raise DataError(f"The data has {listed(twice)}, which differ in nothing but upper and lower case: rename one.")

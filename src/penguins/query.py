@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from penguins import config
+from penguins import config, delimited
 from penguins.errors import DataError, ParameterError, ServerError, first_sentence
 from penguins.spec import LAB_REQUEST
 
 if TYPE_CHECKING:
     import pandas as pd
     import requests
+
+ENDINGS = ".csv, .parquet, .json or .jsonl"
+"""What the file's names end in that `read` takes."""
+
+NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?", re.ASCII)
 
 TIMEOUT = 60.0
 """Seconds: as long as MLflow's scoring server gives itself for a request."""
@@ -89,32 +94,74 @@ def without_input(message: str) -> str:
 
 
 def read(file: str | Path) -> pd.DataFrame:
-    """The rows of a CSV file, of a JSON file with an object or a list of them, or of one with an object per line.
+    """The rows of a CSV or Parquet file, of a JSON file with an object or a list of them, or of one with one per line.
 
-    Columns and their values are as they stand in the file. Raises DataError when there are none, or when it can't be
-    read.
+    A CSV is taken as training takes it (`delimited`), but for a line that doesn't fit its header, which is refused; a
+    column is numbers where all its values are. Names may be in capitals, and all but Parquet compressed (.gz, .bz2).
+    Raises DataError when there are no rows, or when they can't be read.
     """
     import pandas as pd
 
     path = Path(file)
     if not path.is_file():
-        raise DataError(f"{path} is no file: give one that ends in .csv, .json or .jsonl.")
+        raise DataError(f"{path} is no file: give one that ends in {ENDINGS}.")
+    kind, packed = delimited.suffixes(path.name)
     try:
-        if path.suffix == ".csv":
-            rows = pd.read_csv(path)
-        elif path.suffix == ".json":
-            rows = _frame(json.loads(path.read_text()))
-        elif path.suffix in {".jsonl", ".ndjson"}:
-            rows = _frame([json.loads(line) for line in path.read_text().splitlines() if line.strip()])
+        if packed not in delimited.OPENERS:
+            raise DataError(f"{path} ends in {packed}: give a file that isn't compressed, or one that ends in .gz.")
+        if kind == ".csv":
+            rows = _table(path)
+        elif kind == ".parquet" and not packed:
+            rows = pd.read_parquet(path)
+        elif kind == ".json":
+            rows = _frame(json.loads(_text(path)))
+        elif kind in {".jsonl", ".ndjson"}:
+            rows = _frame([json.loads(line) for line in _text(path).splitlines() if line.strip()])
         else:
-            raise DataError(
-                f"{path} ends in {path.suffix or 'nothing'}: give a file that ends in .csv, .json or .jsonl."
-            )
+            raise DataError(f"{path} ends in {kind or 'nothing'}: give a file that ends in {ENDINGS}.")
     except (ValueError, OSError, RecursionError) as error:
         raise DataError(f"{path} can't be read: {first_sentence(error)}") from error
     if rows.empty:
         raise DataError(f"{path} has no rows: give at least one.")
     return rows
+
+
+def _table(path: Path) -> pd.DataFrame:
+    import pandas as pd
+
+    layout = delimited.scan(path)
+    if not layout.header:
+        raise ValueError("No columns to parse from file")
+    delimited.require_commas(layout, str(path))
+    names = delimited.column_names(layout.header)
+    rows = list(delimited.records(path, layout))
+    for number, row in enumerate(rows, 1):
+        if len(row) != len(names):
+            raise DataError(
+                f"Row {number:,} of {path} has {len(row)} values, and its header {len(names)}: correct that row."
+            )
+    columns = zip(*rows, strict=True) if rows else [()] * len(names)
+    return pd.DataFrame({name: _values(cells) for name, cells in zip(names, columns, strict=True)})
+
+
+def _values(cells: Sequence[str]) -> pd.Series[Any]:
+    """A column's values, with None for gaps: numbers where all others are."""
+    import pandas as pd
+
+    texts = [None if cell in ("", *delimited.GAPS) else cell for cell in cells]
+    given = [text for text in texts if text is not None]
+    if not given or not all(NUMBER.fullmatch(text) for text in given):
+        return pd.Series(texts, dtype=object)
+    if len(given) == len(texts) and all(re.fullmatch(r"[-+]?\d{1,18}", text) for text in given):
+        return pd.Series([int(text) for text in given])
+    return pd.Series([None if text is None else float(text) for text in texts], dtype=float)
+
+
+def _text(path: Path) -> str:
+    with delimited.OPENERS[delimited.suffixes(path.name)[1]](path, "rb") as file:
+        found: bytes = file.read()
+    delimited.require_one_byte_units(found[:1000], str(path))
+    return found.decode("utf-8-sig")
 
 
 def parse(record: str) -> pd.DataFrame:

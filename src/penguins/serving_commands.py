@@ -262,7 +262,7 @@ def undeploy(to: str, kind: str, endpoint: str | None, as_json: bool, **place: s
     "--to", type=click.Choice(PLATFORMS), default="databricks", show_default=True, help="The endpoint's platform."
 )
 @click.option("--record", help="A JSON object with the columns of one row.  [default: the lab's bird]")
-@click.option("--data", help="A CSV or JSON file with the rows to ask about.")
+@click.option("--data", help="A CSV, Parquet or JSON file with the rows to ask about.")
 @workspace_options
 @json_option
 @verbose_option

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -19,11 +19,13 @@ from rich.progress import (
     TextColumn,
     TimeElapsedColumn,
 )
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
 from penguins import evaluate, tracking
 from penguins.config import Report
+from penguins.errors import printable
 from penguins.spec import LAB_REQUEST
 
 if TYPE_CHECKING:
@@ -67,14 +69,27 @@ def progress(steps: Sequence[str]) -> Iterator[Report]:
         yield lambda step: bar.update(task, description=step, completed=steps.index(step))
 
 
+class Shown(Console):
+    """A console on which text from the data is shown and never obeyed: control characters appear as codes."""
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """The text, before it is measured and laid out."""
+        return super().render_str(printable(text, but="\n\t"), **options)
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """The segments, of which those that aren't rich's own commands to the terminal are safe to print."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else segment._replace(text=printable(segment.text, but="\n\t"))
+
+
 def _stdout(*, soft_wrap: bool = False) -> Console:
     """For results, which may hold anything: brackets in them are no markup."""
-    return Console(highlight=False, markup=False, soft_wrap=soft_wrap)
+    return Shown(highlight=False, markup=False, soft_wrap=soft_wrap)
 
 
 def _stderr() -> Console:
     """For progress: the real stderr, since `sys.stderr` may be where a library's chatter goes to be forgotten."""
-    return Console(file=sys.__stderr__, highlight=False, markup=False)
+    return Shown(file=sys.__stderr__, highlight=False, markup=False)
 
 
 def _bar(console: Console, *more: ProgressColumn) -> Progress:

@@ -49,7 +49,7 @@ def read(spark: SparkSession, source: str | Path, spec: Spec = PENGUINS, *, labe
     elif (found := files.find(spark, source, _literal(source))).kind == ".csv":
         return csv_reader.read(spark, found, source, _literal(source), spec, required)
     else:
-        df = told(lambda: spark.read.parquet(_literal(source)), source)
+        df = _read_parquet(spark, source, found)
     require_columns(df, required, source)
     return df
 
@@ -92,6 +92,51 @@ def require_table_name(name: str) -> None:
         raise DataError(
             f"{name!r} is neither a file nor a table: give a .csv or .parquet path, or [catalog.][schema.]table."
         )
+
+
+def _read_parquet(spark: SparkSession, source: str, found: files.Files) -> DataFrame:
+    """Parquet as Spark reads it, but for times in nanoseconds, over which Spark refuses the whole file.
+
+    They come as times in microseconds, the finest that Spark has; where only Spark can see the file, as whole numbers.
+    The session reads such columns from then on.
+    """
+    from pyspark.errors import PySparkException
+    from pyspark.sql import functions as F
+
+    def read() -> DataFrame:
+        return spark.read.parquet(_literal(source))
+
+    try:
+        return read()
+    except PySparkException as error:
+        if "NANOS" not in str(error):
+            return told(read, source)
+    try:
+        spark.conf.set("spark.sql.legacy.parquet.nanosAsLong", "true")
+    except PySparkException as error:  # serverless Databricks has it not
+        raise DataError(
+            f"{source} has times in nanoseconds, which this Spark can't read: write it with microseconds, "
+            'in pandas by to_parquet(..., coerce_timestamps="us").'
+        ) from error
+    df = told(read, source)
+    times = {name: F.expr(text) for name, text in _nanoseconds(found).items() if name in df.columns}
+    return df.withColumns(times)
+
+
+def _nanoseconds(found: files.Files) -> dict[str, str]:
+    """What makes times of the columns that hold nanoseconds since 1970, as SQL by name; none for files elsewhere."""
+    import pyarrow.parquet
+    from pyarrow import types
+
+    texts = {}
+    for field in pyarrow.parquet.read_schema(found.here[0]) if found.here else ():
+        if types.is_timestamp(field.type) and field.type.unit == "ns":
+            name = field.name.replace("`", "``")
+            since = f"make_dt_interval(0, 0, 0, cast(`{name}` div 1000 as decimal(20, 0)) * 0.000001BD)"
+            # A time without a zone must not depend on the session's.
+            naive = f"timestamp_ntz'1970-01-01 00:00:00' + {since}"
+            texts[field.name] = naive if field.type.tz is None else f"timestamp_micros(`{name}` div 1000)"
+    return texts
 
 
 def _read_table(spark: SparkSession, name: str) -> DataFrame:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from penguins.errors import ParameterError
+from penguins.errors import ParameterError, listed
 
 
 @dataclass(frozen=True)
@@ -43,23 +43,21 @@ class Spec:
             raise ParameterError("The spec has no numeric column: it needs at least one.")
         for names in (self.columns, self.classes):
             if len({name.lower() for name in names}) < len(names):
-                raise ParameterError(
-                    f"Every name in a spec must be its own, but one stands twice in {', '.join(names)}."
-                )
+                raise ParameterError(f"Every name in a spec must be its own, but one stands twice in {listed(names)}.")
         if strange := [name for name in self.columns if re.search(r"[.`]", name)]:
-            raise ParameterError(f"Spark reads a dot or backtick as syntax: give {', '.join(strange)} another name.")
+            raise ParameterError(f"Spark reads a dot or backtick as syntax: give {listed(strange)} another name.")
         # What the package adds to a table for a moment begins with an underscore; `check` adds the reasons.
         if ours := [name for name in self.columns if name.startswith("_") or name.lower() == "reasons"]:
             raise ParameterError(
                 "Columns that begin with an underscore, and `reasons`, are added here: "
-                f"give {', '.join(ours)} another name."
+                f"give {listed(ours)} another name."
             )
         if self.name_column == "prediction":
             raise ParameterError(f"The label can't be called {self.label}: an answer's class code has that name.")
         # The measures of a class have its name in theirs.
         if strange := [name for name in self.classes if not re.fullmatch(r"[/\w.\- :]+", name)]:
             raise ParameterError(
-                f"MLflow takes only letters, digits and / _ . - : and spaces: give the class {', '.join(strange)} "
+                f"MLflow takes only letters, digits and / _ . - : and spaces: give the class {listed(strange)} "
                 "another name."
             )
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 from penguins import check, data, evaluate, export, flavor, outcome, pipeline, record, registry
 from penguins.config import Report, TrainingParameters, silent
 from penguins.data import Profile
-from penguins.errors import DataError
+from penguins.errors import DataError, listed
 from penguins.spec import PENGUINS, Spec
 from penguins.tracking import Tracking
 
@@ -123,9 +123,22 @@ def split_source(
     report(SOURCE_STEPS[0])
     with check.accepted_rows(spark, source, spec, quarantine) as (accepted, set_aside, reasons):
         report(SOURCE_STEPS[1])
-        training, test = data.split(accepted, test_fraction, seed, spec)
+        try:
+            training, test = data.split(accepted, test_fraction, seed, spec)
+        except DataError as error:
+            raise DataError(f"{error}{_set_aside(set_aside, reasons, spec)}") from error
         origin = {"quarantined": set_aside, "reasons": reasons, "source": data.located(source)}
         yield training, test, {"seed": seed, "test_fraction": test_fraction, **origin}
+
+
+def _set_aside(rows: int, reasons: Mapping[str, int], spec: Spec) -> str:
+    """A sentence on the rows that are missing because they were set aside; nothing where none were."""
+    if not rows:
+        return ""
+    why = listed(f"{reason} ({count:,})" for reason, count in reasons.items())
+    codes = listed((f"{code} {name}" for code, name in enumerate(spec.classes)), 10)
+    named = f" The codes of {spec.label} are {codes}." if any(spec.label in reason for reason in reasons) else ""
+    return f" {rows:,} rows were set aside: {why}.{named}"
 
 
 def train_model(
@@ -252,15 +265,13 @@ def _require_trainable(profiles: Mapping[str, Profile]) -> None:
             raise DataError(f"The {name} set is empty: it needs rows of every class.")
     training, test = profiles["training"], profiles["test"]
     if missing := [name for name, count in training.classes.items() if count == 0]:
-        counts = ", ".join(f"{count} {name}" for name, count in training.classes.items())
-        raise DataError(
-            f"The training set has no {', '.join(missing)}: it needs rows of every class, but has {counts}."
-        )
+        counts = listed((f"{count} {name}" for name, count in training.classes.items()), 10)
+        raise DataError(f"The training set has no {listed(missing)}: it needs rows of every class, but has {counts}.")
     # MLlib would fail on such a row in the middle of the evaluation.
     for name, known in training.categories.items():
         if unseen := test.categories[name] - known:
             raise DataError(
-                f"{name} is {', '.join(sorted(unseen))} in the test set, but only {', '.join(sorted(known))} in the "
+                f"{name} is {listed(sorted(unseen))} in the test set, but only {listed(sorted(known))} in the "
                 "training set: give more rows, another seed, or a smaller test fraction."
             )
 
