@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import pytest
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.spark
 FEATURES = list(data.PENGUINS.features)
 HEADER = "Island,CulmenLength,CulmenDepth,FlipperLength,BodyMass"
 LINES = (HEADER, "Dream,39.1,18.7,181,3750", "Biscoe,48.7,14.1,210,4450")
-EXPECTED = [("Dream", 39.1, 18.7, 181.0, 3750.0), ("Biscoe", 48.7, 14.1, 210.0, 4450.0)]
+EXPECTED: list[tuple[Any, ...]] = [("Dream", 39.1, 18.7, 181.0, 3750.0), ("Biscoe", 48.7, 14.1, 210.0, 4450.0)]
 
 
 def text(*lines: str, end: str = "\n") -> bytes:
@@ -36,7 +36,7 @@ def plus(*cells: str) -> bytes:
     return text(*(f"{line},{cell}" for line, cell in zip(LINES, cells, strict=True)))
 
 
-READ: dict[str, tuple[str, bytes, list[tuple[object, ...]]]] = {
+READ: dict[str, tuple[str, bytes, list[tuple[Any, ...]]]] = {
     "plain": ("a.csv", text(*LINES), EXPECTED),
     "capitals": ("BIRDS.CSV", text(*LINES), EXPECTED),
     "gzip": ("a.csv.gz", gzip.compress(text(*LINES)), EXPECTED),
@@ -79,14 +79,14 @@ REFUSED: dict[str, tuple[str, bytes]] = {
 }
 
 
-def plain(rows: pd.DataFrame) -> list[tuple[object, ...]]:
-    null: object = None
+def plain(rows: pd.DataFrame) -> list[tuple[Any, ...]]:
+    null: Any = None
     return [tuple(row) for row in rows.astype(object).where(rows.notna(), null).to_numpy().tolist()]
 
 
 @pytest.mark.parametrize(("name", "content", "expected"), READ.values(), ids=list(READ))
 def test_both_readers_read_the_same(
-    spark: SparkSession, tmp_path: Path, name: str, content: bytes, expected: list[tuple[object, ...]]
+    spark: SparkSession, tmp_path: Path, name: str, content: bytes, expected: list[tuple[Any, ...]]
 ) -> None:
     (tmp_path / name).write_bytes(content)
     assert plain(query.read(tmp_path / name)[FEATURES]) == expected
