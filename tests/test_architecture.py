@@ -17,7 +17,7 @@ PACKAGE = ROOT / "src" / "penguins"
 LAYERS = [
     ["redaction", "errors", "process", "config", "limits", "spec", "delimited", "scorer", "azure_scoring"],
     [
-        *("files", "csv_reader", "source", "target", "data", "pipeline", "evaluate", "export"),
+        *("paths", "files", "csv_reader", "source", "target", "data", "pipeline", "evaluate", "export"),
         *("bins", "drift", "findings", "plots", "page", "search"),
     ],
     [

@@ -479,6 +479,49 @@ def test_text_comes_out_of_a_csv_as_it_was_and_what_a_csv_cant_hold_is_told(
     assert names_in(tmp_path) == ["birds.parquet", "maps.parquet", "scored.csv"]
 
 
+TEXTS = st.lists(
+    st.none() | st.text(st.sampled_from("\r\n\t \",;\\#'a\0\ufeff\u2028ü") | st.characters(codec="utf-8"), max_size=6),
+    min_size=30,
+    max_size=60,
+)
+
+
+@pytest.mark.spark
+@settings(max_examples=3, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+@given(TEXTS, st.sampled_from(["a\r\nb", "\r", "a\rb", "\n"]))
+def test_every_text_comes_out_of_a_csv_as_it_went_in(
+    spark: SparkSession, tmp_path_factory: pytest.TempPathFactory, texts: list[str | None], first: str
+) -> None:
+    # The first line end is the one that Spark would take for that of all lines.
+    texts = [first, *texts, " a\r", '"\r\n"', '\\"', "a\\"]
+    rows = [(text, number, text) for number, text in enumerate(texts)]
+    df = spark.createDataFrame(rows, 'first string, number int, `last\r\n"one"` string')
+    output = tmp_path_factory.mktemp("texts") / "texts.csv"
+    written = target.write(df, str(output), lambda read: [tuple(row) for row in read.collect()])
+    # A CSV has one way to write a text that is empty and one that isn't there.
+    assert written == [(text or None, str(number), text or None) for text, number, _ in rows]
+    with output.open(newline="", encoding="utf-8") as file:
+        assert list(csv.reader(file)) == [df.columns, *([text or "", str(n), text or ""] for text, n, _ in rows)]
+
+
+@pytest.mark.spark
+def test_rows_whose_first_text_has_line_ends_are_scored(
+    spark: SparkSession, model: PipelineModel, tmp_path: Path
+) -> None:
+    birds = pd.DataFrame(
+        [["a\r\nb", "Biscoe", 48.7, 14.1, 210.0, 4450.0], ["c\rd", "Dream", 46.5, 17.9, 192.0, 3500.0]]
+    )
+    birds.columns = pd.Index(["Note", *PENGUINS.features])
+    birds.to_parquet(tmp_path / "birds.parquet")
+    (tmp_path / "my 100%41 #data").mkdir()
+    output = tmp_path / "my 100%41 #data" / "scored (1).csv"
+    lines(output, "what was there")
+    result = predict.predict(spark, tmp_path / "birds.parquet", output, overwrite=True)
+    assert (result.rows, result.classes) == (2, {"Adelie": 0, "Gentoo": 1, "Chinstrap": 1})
+    assert [(row["Note"], row["species"]) for row in rows_of(output)] == [("a\r\nb", "Gentoo"), ("c\rd", "Chinstrap")]
+    assert names_in(tmp_path) == ["birds.parquet", "my 100%41 #data"]
+
+
 @pytest.mark.spark
 def test_a_uri_that_only_spark_reaches_gets_a_folder_as_spark_writes_it(
     spark: SparkSession, model: PipelineModel, tmp_path: Path

@@ -6,10 +6,10 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
-from penguins import delimited
+from penguins import delimited, paths
 from penguins.delimited import GAPS, Layout
 from penguins.errors import DataError, listed
-from penguins.files import Files, literal, told
+from penguins.files import Files, told
 from penguins.spec import Spec
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ def read(
     # the columns.
     corrupt = StructField(name, StringType(), metadata={HEADER: header, MISSING_WORDS: list(GAPS)})
     reader = spark.read.schema(StructType([*fields, corrupt])).options(
+        **paths.options(files.here),
         header=True,
         mode="PERMISSIVE",
         # A quote within quotes is written twice, as RFC 4180 has it and pandas and Excel write it.
@@ -74,11 +75,11 @@ def _layouts(spark: SparkSession, files: Files, source: str, pattern: str) -> di
     if files.here and is_open and sum(file.stat().st_size for file in files.here) < MOST_HERE:
         found = {str(file): delimited.scan(file) for file in files.here}
     else:
-        found = _scan_with_spark(spark, source, pattern)
+        found = _scan_with_spark(spark, files, source, pattern)
     return {file: layout for file, layout in found.items() if layout.header}
 
 
-def _scan_with_spark(spark: SparkSession, source: str, pattern: str) -> dict[str, Layout]:
+def _scan_with_spark(spark: SparkSession, files: Files, source: str, pattern: str) -> dict[str, Layout]:
     """What `delimited.scan` finds, by one job over the lines of all files, which takes a fifth of the time of parsing.
 
     Files whose quotes don't go in pairs on a line are then read line by line here.
@@ -86,13 +87,17 @@ def _scan_with_spark(spark: SparkSession, source: str, pattern: str) -> dict[str
     from pyspark.sql import functions as F
 
     text = F.col("value")
-    lines = spark.read.text(pattern).select(
-        text.cast("binary").alias("bytes"),
-        F.col("_metadata.file_path").alias("file"),
-        F.struct("_metadata.file_block_start", F.monotonically_increasing_id()).alias("place"),
-        F.is_valid_utf8(text).alias("is_valid"),
-        (F.length(F.regexp_replace(text, '[^"]+', "")) % 2 == 1).alias("is_odd"),
-        (F.trim(text) == "").alias("is_blank"),
+    lines = (
+        spark.read.options(**paths.options(files.here))
+        .text(pattern)
+        .select(
+            text.cast("binary").alias("bytes"),
+            F.col("_metadata.file_path").alias("file"),
+            F.struct("_metadata.file_block_start", F.monotonically_increasing_id()).alias("place"),
+            F.is_valid_utf8(text).alias("is_valid"),
+            (F.length(F.regexp_replace(text, '[^"]+', "")) % 2 == 1).alias("is_odd"),
+            (F.trim(text) == "").alias("is_blank"),
+        )
     )
     each = lines.groupBy("file").agg(
         F.min_by("bytes", F.when(~F.col("is_blank"), F.col("place"))).alias("first"),
@@ -112,7 +117,7 @@ def _scan_with_spark(spark: SparkSession, source: str, pattern: str) -> dict[str
 def _layout(spark: SparkSession, file: str, first: str, is_odd: bool) -> Layout:
     if not is_odd:
         return Layout(delimited.header(first, file), False, first)
-    lines = spark.read.text(literal(file))
+    lines = spark.read.text(paths.literal(file))
     has_line_breaks = delimited.has_line_breaks((f"{row['value']}\n" for row in lines.toLocalIterator()), file)
     if has_line_breaks and delimited.has_odd_line(first):
         first = "\n".join(row["value"] for row in lines.limit(100).collect())

@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import unquote, urlsplit
 
+from penguins import paths
 from penguins.delimited import suffixes
 from penguins.errors import DataError, first_sentence, listed
 
@@ -43,11 +44,11 @@ def find(spark: SparkSession, source: str, pattern: str) -> Files:
     Raises DataError when there are none, when they are of several kinds or of another one, when they are a table's, or
     when there are folders among them that Spark would leave out.
     """
-    path = Path(source.removeprefix("file:"))
-    if path.is_file():
+    path = paths.local(source)
+    if path is not None and paths.is_file(path):
         # Of a file on this machine, the name says it all.
         return Files(_kind([path.name], source), (path,), (), ())
-    if path.is_dir():
+    if path is not None and paths.exists(path):
         if table := next((name for name in TABLES if _is_table(path, name)), None):
             raise _is_a_table(source, table)
         here = sorted(_visible(path))
@@ -101,12 +102,8 @@ def _is_a_table(source: str, name: str) -> DataError:
 def _visible(folder: Path) -> Iterator[Path]:
     """The files in a folder and in those below it that Spark doesn't take for hidden."""
     for place, folders, files in os.walk(folder, followlinks=True):
-        folders[:] = [name for name in folders if not _is_hidden(name)]
-        yield from (Path(place, name) for name in files if not _is_hidden(name))
-
-
-def _is_hidden(name: str) -> bool:
-    return name.startswith(".") or (name.startswith("_") and "=" not in name) or name.endswith("._COPYING_")
+        folders[:] = [name for name in folders if not paths.is_hidden(name)]
+        yield from (Path(place, name) for name in files if not paths.is_hidden(name))
 
 
 def _kind(names: Sequence[str], source: str) -> str:
@@ -132,11 +129,6 @@ def _partitions(files: Sequence[str], source: str) -> tuple[str, ...]:
         found = listed(sorted("/".join(names) or "no folder" for names in columns))
         raise DataError(f"{source} has files in folders of different kinds ({found}): each must have the same columns.")
     return columns.pop()
-
-
-def literal(path: str) -> str:
-    """A path for Spark, which would take `[`, `{`, `*` and `?` in it for a pattern."""
-    return re.sub(r"([\[\]{}*?\\])", r"\\\1", path)
 
 
 def told(attempt: Callable[[], T], source: str, failure: str = "can't be read") -> T:

@@ -139,7 +139,7 @@ def predict(
     def counted(written: DataFrame) -> Scored:
         report(STEPS[2])
         answers = _answers(written, names)
-        total, there = sum(answers.values()), rows.count()
+        total, there = sum(answers.values()), data.told(rows.count, str(source))
         if total != there:
             raise DataError(
                 f"{there:,} rows were read and {total:,} written to {output}: it is left as it was; "

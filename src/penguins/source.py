@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from penguins import csv_reader, files
+from penguins import csv_reader, files, paths
 from penguins.csv_reader import HEADER, MISSING_WORDS
 from penguins.delimited import COLUMNS_SHOWN, columns_named
 from penguins.errors import DataError, listed
@@ -46,8 +46,8 @@ def read(spark: SparkSession, source: str | Path, spec: Spec = PENGUINS, *, labe
     required = spec.columns if labelled else spec.features
     if not is_path(source):
         df = _read_table(spark, source)
-    elif (found := files.find(spark, source, _literal(source))).kind == ".csv":
-        return csv_reader.read(spark, found, source, _literal(source), spec, required)
+    elif (found := files.find(spark, source, paths.to_read(source))).kind == ".csv":
+        return csv_reader.read(spark, found, source, paths.to_read(source), spec, required)
     else:
         df = _read_parquet(spark, source, found)
     require_columns(df, required, source)
@@ -55,19 +55,19 @@ def read(spark: SparkSession, source: str | Path, spec: Spec = PENGUINS, *, labe
 
 
 def located(source: str | Path) -> str:
-    """Where to read from: a relative path to something that is there becomes absolute, all else stays as it is.
+    """Where to read from: what is there under a relative path or a `file:` URI gets the URI of its absolute path.
 
     Spark on a cluster would look for a relative path in its own file system, and a run that logs one can't be repeated.
     """
-    path = Path(source)
-    is_here = str(source) and not path.is_absolute() and path.exists()
-    return f"file:{path.resolve()}" if is_here else str(source)
+    text = str(source)
+    path = paths.local(text) if text and not text.startswith("/") else None
+    return text if path is None or not paths.exists(path) else paths.uri(path.resolve())
 
 
 def is_small(source: str | Path) -> bool:
     """Whether `source` is a file on this machine that Spark reads in a moment."""
-    path = Path(located(source).removeprefix("file:"))
-    return path.is_file() and path.stat().st_size < SMALL
+    path = paths.local(source)
+    return path is not None and paths.is_file(path) and path.stat().st_size < SMALL
 
 
 def require_columns(df: DataFrame, columns: tuple[str, ...], what: str) -> None:
@@ -79,11 +79,6 @@ def require_columns(df: DataFrame, columns: tuple[str, ...], what: str) -> None:
 def is_path(source: str) -> bool:
     """Whether a source or target is a file, folder or URI by its looks; anything else is the name of a table."""
     return bool(re.search(r"[/\\:]|\.(csv|parquet)(\.\w+)?$", source, re.IGNORECASE))
-
-
-def _literal(source: str) -> str:
-    """A path for Spark, which would take `[`, `{`, `*` and `?` in the name of a file that is there for a pattern."""
-    return files.literal(source) if Path(source.removeprefix("file:")).exists() else source
 
 
 def require_table_name(name: str) -> None:
@@ -104,7 +99,7 @@ def _read_parquet(spark: SparkSession, source: str, found: files.Files) -> DataF
     from pyspark.sql import functions as F
 
     def read() -> DataFrame:
-        return spark.read.parquet(_literal(source))
+        return spark.read.options(**paths.options(found.here)).parquet(paths.to_read(source))
 
     try:
         return read()

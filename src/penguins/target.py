@@ -10,9 +10,9 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
-from urllib.parse import unquote, urlsplit
 from uuid import uuid4
 
+from penguins import paths
 from penguins.errors import DataError
 from penguins.source import is_path, located, require_table_name, told
 
@@ -27,12 +27,16 @@ SEPARATOR = "; "
 CSV = {
     # A quote within quotes is written twice, as RFC 4180 has it; a text keeps the spaces at its ends.
     "escape": '"',
+    # Where Spark isn't told how lines end, it takes the first line end it meets when it reads, even within quotes.
+    "lineSep": "\n",
     "ignoreLeadingWhiteSpace": "false",
     "ignoreTrailingWhiteSpace": "false",
     "timeZone": "UTC",
 }
 
 FAILURE = "can't be written"
+
+FAILURE_AGAIN = "can't be read again (on a cluster, write to a table or to a place that all its machines share)"
 
 
 def require_free(target: str, overwrite: bool) -> None:
@@ -87,8 +91,8 @@ def write(df: DataFrame, target: str, check: Callable[[DataFrame], T], *, overwr
         return _write_table(df, target, check, overwrite)
     if (path := _local(target)) is not None:
         return _write_beside(df, path, target, check, overwrite)
-    written = _save(df, target, target, "overwrite" if overwrite else "error", has_header=True)
-    return check(written)
+    _save(df, target, target, "overwrite" if overwrite else "error", header=True)
+    return _checked(df, target, target, check)
 
 
 def _write_beside(df: DataFrame, path: Path, target: str, check: Callable[[DataFrame], T], overwrite: bool) -> T:
@@ -96,10 +100,11 @@ def _write_beside(df: DataFrame, path: Path, target: str, check: Callable[[DataF
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
             whole = Path(folder, "parts")
-            written = _save(df, _for_spark(whole), target, "error")
-            answer = check(written)
-            if path.suffix.lower() == ".csv":
+            _save(df, paths.to_write(whole), target, "error", header=False)
+            if _is_csv(target):
                 whole = _joined(whole, df.columns)
+            # Of the very file that is put in place, so that nothing between Spark and it goes unnoticed.
+            answer = _checked(df, paths.to_read(whole), target, check)
             if path.exists():
                 if not overwrite:
                     raise _taken(target)
@@ -135,23 +140,35 @@ def _write_table(df: DataFrame, name: str, check: Callable[[DataFrame], T], over
     return answer
 
 
-def _save(df: DataFrame, place: str, target: str, mode: str, *, has_header: bool = False) -> DataFrame:
-    """Write a folder of part files in the format that the name of `target` says, and read it back."""
-    spark = df.sparkSession
-    if not target.rstrip("/").lower().endswith(".csv"):
+def _save(df: DataFrame, place: str, target: str, mode: str, *, header: bool) -> None:
+    """Write a folder of part files in the format that the name of `target` says."""
+    if _is_csv(target):
+        writer = _flat(df).write.mode(mode).options(**CSV, header=header)
+        told(lambda: writer.csv(place), target, FAILURE)
+    else:
         told(lambda: df.write.mode(mode).parquet(place), target, FAILURE)
-        return told(lambda: spark.read.parquet(place), target)
-    flat, options = _flat(df), {**CSV, "header": str(has_header).lower()}
-    told(lambda: flat.write.mode(mode).options(**options).csv(place), target, FAILURE)
-    return _read_text(spark, place, df.columns, options)
 
 
-def _read_text(spark: SparkSession, place: str, columns: list[str], options: dict[str, str]) -> DataFrame:
+def _checked(df: DataFrame, place: str, target: str, check: Callable[[DataFrame], T]) -> T:
+    """What `check` says of the rows at `place`, which were those of `df`: text from a CSV, which has a header."""
+
+    def again() -> T:
+        spark = df.sparkSession
+        return check(_read_text(spark, place, df.columns) if _is_csv(target) else spark.read.parquet(place))
+
+    return told(again, target, FAILURE_AGAIN)
+
+
+def _read_text(spark: SparkSession, place: str, columns: list[str]) -> DataFrame:
     from pyspark.sql.types import StringType, StructField, StructType
 
     # Numbered, because Spark takes a column called `_corrupt_record` for its own, and not for one of the file.
     schema = StructType([StructField(f"c{place}", StringType()) for place in range(len(columns))])
-    return spark.read.schema(schema).options(**options, multiLine="true").csv(place).toDF(*columns)
+    return spark.read.schema(schema).options(**CSV, header="true", multiLine="true").csv(place).toDF(*columns)
+
+
+def _is_csv(target: str) -> bool:
+    return target.rstrip("/").lower().endswith(".csv")
 
 
 def _flat(df: DataFrame) -> DataFrame:
@@ -193,23 +210,14 @@ def _exchange(new: Path, place: Path, old: Path) -> None:
 
 
 def _local(target: str) -> Path | None:
-    """The target as a path that this machine can rename; None for a URI that only Spark can reach."""
-    parts = urlsplit(target)
-    if parts.scheme in ("", "file"):
-        return Path(unquote(parts.path) if parts.scheme else target).absolute()
-    return None
-
-
-def _for_spark(path: Path) -> str:
-    """On a cluster, a path without a scheme would be looked for elsewhere; only Volumes have the same path there."""
-    return str(path) if path.parts[1:2] == ("Volumes",) else path.as_uri()
+    """The target as an absolute path that this machine can rename; None for a URI that only Spark can reach."""
+    path = paths.local(target)
+    return None if path is None else path.absolute()
 
 
 def _comparable(place: str) -> str:
-    parts = urlsplit(place)
-    if parts.scheme in ("", "file", "dbfs"):
-        return str(Path(unquote(parts.path) if parts.scheme else place).resolve())
-    return place.rstrip("/")
+    path = paths.local(place.removeprefix("dbfs:"))
+    return place.rstrip("/") if path is None else str(path.resolve())
 
 
 def _full_name(df: DataFrame, table: str) -> list[str]:
