@@ -238,6 +238,24 @@ def serve(repetitions: int, requests: int) -> dict[str, Any]:
     return {**runs, "scorer": _median(lambda: scorer.predict(bird), requests)}
 
 
+def attacked(questions: int) -> dict[str, Any]:
+    """One bird asked of `penguins serve` in peace and under attack."""
+    import mlflow
+
+    from benchmarks import attack, servers
+    from penguins import train
+    from penguins.config import CHAMPION, DEFAULT_MODEL
+
+    spark = _our_session()
+    version = train.train_from_source(spark, REAL_BIRDS, experiment="serve", register_as=DEFAULT_MODEL).version
+    mlflow.MlflowClient().set_registered_model_alias(DEFAULT_MODEL, CHAMPION, str(version))
+    spark.stop()
+
+    port = servers.free_port()
+    with servers.running([sys.executable, "-m", "penguins", "serve", "--port", str(port)], port) as process:
+        return attack.measure(process, port, LAB_REQUEST, questions)
+
+
 def _our_session() -> SparkSession:
     from penguins.session import spark_session
 
@@ -311,6 +329,7 @@ def _seconds(call: Callable[[], object]) -> float:
 if __name__ == "__main__":
     name, arguments, result = sys.argv[1:]
     functions = {
-        f.__name__: f for f in (birds, warm, tune, lab_run, our_run, scikit_learn_run, scaling, predict, batch, serve)
+        f.__name__: f
+        for f in (birds, warm, tune, lab_run, our_run, scikit_learn_run, scaling, predict, batch, serve, attacked)
     }
     Path(result).write_text(json.dumps(functions[name](**json.loads(arguments))))

@@ -61,12 +61,16 @@ Where several repetitions are made, the lab and ours take turns and the median c
   but MLflow's `spark_udf` (`env_manager="local"`) of the same version, which sends the rows to Python processes that
   ask the JVM-free `python_function`; it checks nothing it writes, and one unusable value fails the job.
 - **Over HTTP**: the lab's model as the lab saved it, and ours, both served by `mlflow models serve --env-manager local
-  -w 1`. The table of this part has ours by `penguins serve` as well, which runs the same MLflow application in one
+  -w 1`. The table of this part has ours by `penguins serve` as well, which asks the same MLflow function in one
   process, and which no target is about. Three starts of each by turns, with 10 requests to warm up and 200 that count,
   one after another on one connection. A prediction is the median of the three medians. Ready is from the start of the
   command to the first answer of `/ping`. Memory is the sum of resident memory of all the server's processes after the
   requests. The scorer's part is `Scorer.predict` of one bird, measured without a server; the rest of a request is
   MLflow and HTTP.
+- **Under attack**: questions about one bird to `penguins serve`, one after another on one connection, in peace and
+  while eight processes send what a server may fear: tables of 20,000 columns, 1,000,000 lists, 50,000 rows, 17 MB,
+  Parquet, a body without an end, and 500 connections that say half a header. The ratio is that of the two p99. The
+  table of this part has the server's memory, both of its processes, and its open files, before and 15 seconds after.
 - **Growth of the cost per row**: the most that a row costs more at one size than at the next smaller one, from
   100,000 rows up. 1 is linear, less is better than linear, and up to 1.1 passes for noise.
 """
@@ -130,6 +134,8 @@ def rows(results: dict[str, Any]) -> list[Row]:
         table.append(Row(f"{rows_scored:,} rows scored in a batch, beside `spark_udf`", *speeds, f"{udf / ours:.2f}"))
     if serve := results.get("serve"):
         table += _serve(serve)
+    if attacked := results.get("attacked"):
+        table.append(_attacked(attacked))
     if scaling := results.get("scaling"):
         growth = _growth(_cost_per_row(scaling))
         if growth:
@@ -170,6 +176,14 @@ def _serve(serve: dict[str, Any]) -> Iterable[Row]:
     yield Row("server's memory", f"{lab['gib']:.2f} GiB", f"{ours['gib']:.2f} GiB", f"{ratio:.2f}", "≥ 2", ratio >= 2)
 
 
+def _attacked(run: dict[str, Any]) -> Row:
+    attacked = run["attacked"]["p99"]
+    ratio = attacked / run["quiet"]["p99"]
+    return Row(
+        "99 of 100 predictions over HTTP under attack", "", _time(attacked), f"× {ratio:.1f}", "< 10", ratio < 10
+    )
+
+
 def _setting(run: dict[str, Any]) -> tuple[int, float]:
     return run["max_iter"], run["reg_param"]
 
@@ -198,6 +212,8 @@ def page(results: dict[str, Any]) -> str:
         parts += ["## Many rows, step by step\n", _markdown(*_steps(runs))]
     if serve := results.get("serve"):
         parts += ["## Over HTTP\n", _markdown(*_servers(serve))]
+    if attacked := results.get("attacked"):
+        parts += ["## Under attack\n", _markdown(*_peace_and_attack(attacked))]
     if scaling := results.get("scaling"):
         cells = [(f"{size:,}", f"{cost:,.1f} µs") for size, cost in _cost_per_row(scaling).items()]
         parts += [
@@ -248,6 +264,14 @@ def _servers(serve: dict[str, Any]) -> tuple[tuple[str, ...], list[tuple[str, ..
         median = {key: statistics.median(run[key] for run in serve[name]) for key in ("requests", "ready", "gib")}
         cells.append((told, _time(median["requests"]), _time(median["ready"]), f"{median['gib']:.2f} GiB"))
     return ("", "one prediction", "ready after", "memory"), cells
+
+
+def _peace_and_attack(run: dict[str, Any]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    cells: list[tuple[str, ...]] = []
+    for told, seconds, left in (("in peace", "quiet", "before"), ("under attack, and after it", "attacked", "after")):
+        medians = (_time(run[seconds]["median"]), _time(run[seconds]["p99"]))
+        cells.append((told, *medians, f"{run[left]['gib']:.2f} GiB", f"{run[left]['files']:.0f}"))
+    return ("", "median", "p99", "memory", "open files"), cells
 
 
 def _process_steps(runs: list[dict[str, Any]]) -> list[tuple[str, ...]]:

@@ -18,7 +18,7 @@ import click
 import psutil
 from rich.console import Console
 
-MEASUREMENTS = ("warm", "tune", "process", "big", "scaling", "predict", "batch", "serve")
+MEASUREMENTS = ("warm", "tune", "process", "big", "scaling", "predict", "batch", "serve", "attacked")
 ROOT = Path(__file__).resolve().parent.parent
 REAL_BIRDS = ROOT / "data" / "penguins.csv"
 LAB_PARAMETERS = {"max_iter": 10, "reg_param": 0.2}
@@ -106,6 +106,10 @@ class Bench:
     def serve(self) -> dict[str, Any]:
         """One bird asked over HTTP."""
         return dict(_measure("serve", repetitions=3, requests=200)["result"])
+
+    def attacked(self) -> dict[str, Any]:
+        """One bird asked over HTTP while somebody attacks the server."""
+        return dict(_measure("attacked", questions=2000)["result"])
 
     def _birds(self, rows: int) -> list[str]:
         return list(_measure("birds", rows=rows, folder=str(self.data))["result"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
@@ -10,6 +11,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +33,19 @@ def free_port() -> int:
 
 def measure(command: list[str], port: int, record: dict[str, Any], requests: int) -> dict[str, Any]:
     """Seconds until `command` answers on `port`, seconds of each request, and GiB of all its processes after them."""
+    start = time.perf_counter()
+    with running(command, port) as process:
+        ready = time.perf_counter() - start
+        seconds = _ask(port, record, requests)
+        gib = sum(one.memory_info().rss for one in [process, *process.children(recursive=True)]) / 2**30
+    return {"ready": ready, "requests": seconds, "gib": gib}
+
+
+@contextlib.contextmanager
+def running(command: list[str], port: int) -> Iterator[psutil.Process]:
+    """The process of `command`, from when it answers on `port` to the end of the block."""
     # `mlflow models serve` calls uvicorn by its name.
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    start = time.perf_counter()
     with (
         Path(f"server-{port}.txt").open("w") as log,
         subprocess.Popen(
@@ -45,13 +57,9 @@ def measure(command: list[str], port: int, record: dict[str, Any], requests: int
                 if server.poll() is not None:
                     raise RuntimeError(f"{command} ended: {Path(log.name).read_text()[-4000:]}")
                 time.sleep(BETWEEN_LOOKS)
-            ready = time.perf_counter() - start
-            seconds = _ask(port, record, requests)
-            process = psutil.Process(server.pid)
-            gib = sum(one.memory_info().rss for one in [process, *process.children(recursive=True)]) / 2**30
+            yield psutil.Process(server.pid)
         finally:
             os.killpg(server.pid, signal.SIGTERM)
-    return {"ready": ready, "requests": seconds, "gib": gib}
 
 
 def _is_ready(port: int) -> bool:
