@@ -233,3 +233,14 @@ def test_a_window_that_is_none_is_refused(window: str) -> None:
     assert str(refused.value) == (
         f"The window is {window!r}: it must be a whole number of seconds, minutes, hours, days or weeks, like '1 day'."
     )
+
+
+def test_thresholds_from_texts_leave_empty_ones_to_the_default() -> None:
+    given_texts = {"accuracy": "0.78", "recall": " ", "minimum_rows": "30", "psi_drift": ""}
+    assert Thresholds.of(given_texts) == Thresholds(accuracy=0.78, minimum_rows=30)
+    assert Thresholds.of({}) == Thresholds()
+    with pytest.raises(ParameterError) as raised:
+        Thresholds.of({"accuracy": "high"})
+    assert str(raised.value) == "accuracy is 'high': it must be a number, or empty for the default."
+    with pytest.raises(ParameterError, match="recall is 80"):
+        Thresholds.of({"recall": "80"})

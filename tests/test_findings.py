@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -14,7 +14,7 @@ from penguins import data, pipeline
 from penguins.bins import observe
 from penguins.config import RetrainRule, Thresholds
 from penguins.drift import lean_season
-from penguins.errors import ModelError, ParameterError
+from penguins.errors import DataError, ModelError, ParameterError
 from penguins.findings import Findings, Settings, ask, examine
 from penguins.spec import Numeric, Spec
 from tests.conftest import PENGUINS_CSV
@@ -182,6 +182,57 @@ def test_rows_without_a_time_are_judged_with_all_and_told_when_many(spark: Spark
     told = examine(reference, frame(spark, many), DAILY, spec=SPEC)
     assert told.breaches == ("Seen is missing or no time in 20 of 40 rows (50.0%; allowed: 5.0%).",)
     assert [window.rows for window in told.windows] == [20]
+
+
+def test_a_time_is_a_date_or_a_count_since_1970_and_nothing_else(spark: SparkSession, reference: DataFrame) -> None:
+    """2026-05-01 12:00 UTC is 1,777,636,800 seconds after 1970."""
+    noon = 1_777_636_800
+    texts = ["2026-05-01 12:00", "2026-05-01T12:00:00Z", "2026-05-01", "2026-5-1", "2026-05"]
+    counts = [str(noon), str(noon * 1000), f" {noon * 1000}", str(noon * 10**6), str(noon * 10**9), f"{noon}.25"]
+    none = [
+        "10:30",
+        "202611",
+        "20260501",
+        "2026",
+        "9999-12-31",
+        "0001-01-01",
+        "1/5/2026",
+        "2026-13-45",
+        "-5",
+        "",
+        "soon",
+    ]
+    rows = [("red", 12.0, 0, text) for text in (*texts, *counts, *none)]
+    found = examine(reference, frame(spark, rows), DAILY, spec=SPEC)
+    assert [(window.start, window.rows) for window in found.windows] == [
+        (datetime(2026, 5, 1, tzinfo=UTC), len(texts) + len(counts))
+    ]
+    assert found.whole.rows == len(rows)
+    assert "Seen is missing or no time in 11 of 22 rows (50.0%; allowed: 5.0%)." in found.breaches
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"), [("bigint", 1_777_636_800_000), ("double", 1_777_636_800.5), ("date", date(2026, 5, 1))]
+)
+def test_times_come_as_numbers_and_dates_as_well(
+    spark: SparkSession, reference: DataFrame, kind: str, value: object
+) -> None:
+    far = date(9999, 12, 31) if kind == "date" else 202611
+    rows = [("red", 12.0, 0, value), ("red", 12.0, 0, type(value)(far) if kind != "date" else far)]  # type: ignore[call-arg]  # of numbers
+    found = examine(
+        reference, spark.createDataFrame(rows, COLUMNS.replace("Seen string", f"Seen {kind}")), DAILY, spec=SPEC
+    )
+    assert [(window.start, window.rows) for window in found.windows] == [(datetime(2026, 5, 1, tzinfo=UTC), 1)]
+
+
+@pytest.mark.parametrize("text", ["10:30", "202611"])
+def test_a_column_without_any_time_is_refused_by_name(spark: SparkSession, reference: DataFrame, text: str) -> None:
+    with pytest.raises(DataError) as raised:
+        examine(reference, frame(spark, [("red", 12.0, 0, text), ("red", 13.0, 0, None)]), DAILY, spec=SPEC)
+    assert str(raised.value) == (
+        f"Seen has a time in no row of the current data, but values such as '{text}': give dates like 2026-11-01 "
+        "10:30, or a number of seconds or milliseconds since 1970."
+    )
 
 
 def test_more_windows_than_anyone_reads_are_refused(spark: SparkSession, reference: DataFrame) -> None:

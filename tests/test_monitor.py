@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,7 @@ from penguins.errors import DataError, ModelError, ParameterError
 from penguins.findings import Settings
 from penguins.monitor import Monitoring, monitor
 from penguins.page import windows_table
+from penguins.spec import Numeric, Spec
 from penguins.tracking import Tracking
 from penguins.train import train_from_source
 from tests.conftest import PENGUINS_CSV
@@ -234,6 +236,56 @@ def test_the_command_answers_yes_with_0_and_no_with_3(champion: Path, monkeypatc
     answer = json.loads(lean.stdout)
     assert (answer["drifted"], answer["retrain"], answer["model_uri"]) == (True, True, None)
     assert list(answer["columns"]) == ["Island", "CulmenLength", "CulmenDepth", "FlipperLength", "BodyMass"]
+
+
+@pytest.mark.spark
+def test_names_that_mlflow_and_matplotlib_take_for_something_else(
+    spark: SparkSession, store: Path, tmp_path: Path
+) -> None:
+    flowers = Spec(("kind of $oil",), (Numeric("sepal length (cm)", "cm", 0, 10),), "species", ("no", "yes"))
+    rows = pd.DataFrame({"kind of $oil": ["a$b_{c$", "[red]"] * 20, "sepal length (cm)": [5.0, 6.0] * 20})
+    rows.to_csv(tmp_path / "flowers.csv", index=False)
+    result = monitor(spark, tmp_path / "flowers.csv", tmp_path / "flowers.csv", spec=flowers)
+    assert (result.failure, result.drifted) == (None, False)
+    metrics = mlflow.get_run(result.run_id).data.metrics
+    assert metrics["psi_sepal length _cm_"] == metrics["psi_kind of _oil"] == 0
+
+
+@pytest.fixture
+def without_artifacts(champion: Path) -> Iterator[Path]:
+    """The folder of the store, whose artifacts can't be written, as on a disk that is full."""
+    artifacts = champion / "mlruns"
+    artifacts.rename(champion / "kept")
+    artifacts.write_text("a file")
+    yield champion
+    artifacts.unlink()
+    (champion / "kept").rename(artifacts)
+
+
+@pytest.mark.spark
+@pytest.mark.parametrize(("current", "code"), [("lean.csv", 3), (str(PENGUINS_CSV), 1)])
+def test_the_verdict_and_the_report_survive_a_store_that_fails(
+    without_artifacts: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, current: str, code: int
+) -> None:
+    args = ("--reference", str(PENGUINS_CSV), "--current", current, "--no-model", "--experiment", "birds")
+    told = command(*args, "--json", folder=without_artifacts, monkeypatch=monkeypatch)
+    assert told.exit_code == code, told.output
+    answer = json.loads(told.stdout)
+    assert answer["drifted"] == (code == 3)
+    [place] = without_artifacts.glob("penguins-report-*")
+    assert answer["failure"].startswith("The run can't be logged: ")
+    assert answer["failure"].endswith(f"; the report is in {place.name}.")
+    assert told.stderr.splitlines()[-1] == f"Error: {answer['failure']}"
+    assert sorted(path.name for path in place.iterdir()) == ARTIFACTS
+    assert json.loads((place / "monitoring.json").read_text()) == answer
+    assert mlflow.get_run(answer["run_id"]).info.status == "FAILED"
+    shutil.rmtree(place)
+    named = command(*args, "--output", str(tmp_path / "report"), folder=without_artifacts, monkeypatch=monkeypatch)
+    assert named.exit_code == code
+    assert "Retraining is" in named.stdout
+    assert named.stderr.splitlines()[-1].endswith(f"; the report is in {tmp_path / 'report'}.")
+    assert sorted(path.name for path in (tmp_path / "report").iterdir()) == ARTIFACTS
+    assert list(without_artifacts.glob("penguins-report-*")) == []
 
 
 @pytest.mark.parametrize(

@@ -245,7 +245,7 @@ def test_monitor_advises_a_retraining_in_the_lean_season(spark: SparkSession, st
     passed = {"current": str(tmp_path / "lean.csv"), "model": "", "timestamp": "MeasuredAt"}
     exited, displayed = run_notebook(ROOT / "notebooks" / "monitor.py", spark, passed)
     answer = json.loads(exited)
-    assert (answer["drifted"], answer["retrain"]) == (True, True)
+    assert (answer["drifted"], answer["retrain"], answer["failure"]) == (True, True, None)
     assert answer["breaches"][0].startswith("BodyMass has drifted: its PSI is ")
     columns, windows, figure = displayed
     assert list(columns["verdict"]) == ["stable", "stable", "stable", "stable", "drift"]

@@ -48,6 +48,37 @@ def test_two_classes_have_one_bar_per_feature_named_after_the_second_class() -> 
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ["benign"]  # type: ignore[union-attr]  # there is one
 
 
+def test_of_many_features_the_twenty_largest_are_shown_in_the_tables_order_and_can_be_read(tmp_path: Path) -> None:
+    matrix = np.zeros((3, 100))
+    matrix[1, ::5] = -np.arange(1.0, 21.0)
+    features = [f"a column with quite a long name, number {number}" for number in range(100)]
+    figure = plots.coefficients(matrix, features, CONFUSION.classes)
+    [axes] = figure.axes
+    assert axes.get_title() == "Coefficients of the logistic regression: the 20 largest of 100"
+    bars = [patch.get_height() for patch in axes.patches if isinstance(patch, Rectangle)]
+    assert bars[20:40] == [-float(number) for number in range(1, 21)]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["a column with quite a long na…"] * 20
+    figure.savefig(tmp_path / "coefficients.png")
+    assert figure.get_size_inches().max() * figure.dpi < 3000
+
+
+DOLLARS = ("a$b_{c$", "$", "costs $5 or $6", r"\$\frac$")
+
+
+def test_a_dollar_in_a_name_is_a_dollar_and_no_formula(tmp_path: Path) -> None:
+    """matplotlib fails only when it draws."""
+    counts = np.eye(4, dtype=int)
+    plots.confusion_matrix(Confusion(DOLLARS, counts)).savefig(tmp_path / "confusion.png")
+    plots.coefficients(counts * 1.0, DOLLARS, DOLLARS).savefig(tmp_path / "coefficients.png")
+    values = Counts(4, 0, 0, (1, 1, 1, 1, 0))
+    column = Drift(Bins("a$b_{c$", None, DOLLARS), values, values)
+    figure = plots.drift([column], ["stable"])
+    figure.savefig(tmp_path / "drift.png")
+    [axes] = figure.axes
+    shown = [text.replace(r"\$", "$") for text in (axes.get_title(), axes.get_xticklabels()[0].get_text())]
+    assert shown == ["a$b_{c$: PSI 0.00, stable", "a$b_{c$"]
+
+
 def test_the_history_of_a_search_shows_each_trial_and_the_best_so_far() -> None:
     [axes] = plots.search_history({4: 0.2, 0: 0.5, 1: 0.9, 3: 0.3}, "loss").axes
     [points] = axes.collections
@@ -91,6 +122,23 @@ def test_drift_shows_both_distributions_side_by_side_and_marks_what_drifted() ->
     assert (left.get_title(), left.title.get_color()) == ("Island: PSI 0.87, drift", "firebrick")
     assert (right.get_title(), right.title.get_color()) == ("BodyMass: no PSI, no values", "black")
     assert [text.get_text() for text in left.get_legend().get_texts()] == ["reference (4)", "current (2)"]  # type: ignore[union-attr]  # there is one
+
+
+def test_of_many_columns_the_most_drifted_are_shown_and_of_many_bins_the_fullest(tmp_path: Path) -> None:
+    still, moved = Counts(4, 0, 0, (2, 2)), Counts(4, 0, 0, (4, 0))
+    columns = [Drift(Bins(f"c{i}", (1.0,), None), still, moved if i % 3 == 0 else still) for i in range(72)]
+    figure = plots.drift(columns, ["stable"] * 72)
+    titles = [axes.get_title().partition(":")[0] for axes in figure.axes]
+    assert titles == [f"c{i}" for i in range(0, 72, 3)]
+    assert figure.get_suptitle() == "The 24 columns of 72 with the largest PSI"
+    categories = tuple(f"v{i}" for i in range(100))
+    rows = Counts(5050, 0, 0, (*range(1, 101), 0))
+    [axes] = plots.drift([Drift(Bins("c", None, categories), rows, rows)], ["stable"]).axes
+    labels = [label.get_text() for label in axes.get_xticklabels()]
+    assert labels == [*(f"v{i}" for i in range(71, 100)), "72 others"]
+    bars = [patch.get_height() for patch in axes.patches if isinstance(patch, Rectangle)]
+    # 1 + 2 + … + 71 = 2556
+    assert bars[28:30] == pytest.approx([100 / 5050, 2556 / 5050])
 
 
 def test_a_last_row_of_small_pictures_may_be_short() -> None:

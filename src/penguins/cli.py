@@ -38,6 +38,14 @@ POLICY = Policy()
 JUDGED = config.Thresholds()
 
 ANSWER_IS_NO = 3
+
+
+class AnswerIsNoError(click.ClickException):
+    """What failed after the answer was found: the answer counts."""
+
+    exit_code = ANSWER_IS_NO
+
+
 """The exit code of a gate that refuses and of a monitor that finds drift: nothing failed."""
 
 
@@ -380,6 +388,8 @@ def monitor(
         click.echo(json.dumps(show.with_page(result.as_dict(), result.run_id)))
     else:
         show.monitored(result)
+    if result.failure is not None:
+        raise (AnswerIsNoError if result.drifted else click.ClickException)(result.failure)
     if result.drifted:
         sys.exit(ANSWER_IS_NO)
 

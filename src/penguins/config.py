@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from numbers import Integral
+from typing import Any
 
 from penguins.errors import ParameterError
 
@@ -302,6 +303,24 @@ class Thresholds:
     new_categories: float = 0.01
     accuracy: float = 0.9
     recall: float = 0.8
+
+    @classmethod
+    def of(cls, texts: Mapping[str, str]) -> Thresholds:
+        """The thresholds from texts by name, as a notebook's widgets have them; an empty one is the default's.
+
+        Raises ParameterError for one that is no number.
+        """
+        given: dict[str, Any] = {}
+        for name, text in texts.items():
+            if text.strip():
+                try:
+                    number = float(text)
+                except ValueError:
+                    raise ParameterError(
+                        f"{name} is {text!r}: it must be a number, or empty for the default."
+                    ) from None
+                given[name] = int(number) if number.is_integer() else number
+        return cls(**given)
 
     def __post_init__(self) -> None:
         for name in ("psi_watch", "psi_drift"):

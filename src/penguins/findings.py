@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import reduce
@@ -15,20 +15,30 @@ from penguins import data, drift, evaluate, export, pipeline
 from penguins.bins import MISSING, Bins, Counts, count, find_bins, flaw_of, observe, total
 from penguins.config import RetrainRule, Thresholds, window_length
 from penguins.drift import Drift
-from penguins.errors import ParameterError
+from penguins.errors import DataError, ParameterError
 from penguins.evaluate import Confusion
 from penguins.pipeline import PREDICTION
 from penguins.spec import PENGUINS, Numeric, Spec
 
 if TYPE_CHECKING:
     from pyspark.ml import PipelineModel
-    from pyspark.sql import DataFrame
+    from pyspark.sql import Column, DataFrame
 
 CONFIDENCE = "confidence"
 WINDOW = "window:start"
 MAX_WINDOWS = 1000
 DEFAULT_WINDOW = "1 day"
 DEFAULT_RULE = "2 of 3"
+
+EARLIEST, LATEST = (int(datetime(year, 1, 1, tzinfo=UTC).timestamp()) for year in (1900, 2200))
+"""Seconds since 1970. A date outside, such as 9999-12-31, stands for no time at all."""
+
+EPOCH_UNITS = ((1e8, 1), (1e11, 1e3), (1e14, 1e6), (1e17, 1e9))
+"""From which number on one counts seconds, milli-, micro- and nanoseconds since 1970, each from March 1973 on; what is
+smaller, such as 202611 or 20261101, is no count."""
+
+DATE = r"^\s*\d{4}-\d{1,2}(-\d{1,2}([ T].*)?)?\s*$"
+"""What a text must begin like to be a time; Spark takes a clock without a date for today's."""
 
 
 @dataclass(frozen=True)
@@ -169,7 +179,8 @@ def examine(
     With a model, the class that it predicts and its confidence (the highest probability) are compared like
     columns; a row that it can't answer has a missing prediction. With a model and labels in the current rows, quality
     is measured too, on rows that have both. A fixed number of Spark jobs, whatever the columns and windows.
-    Raises DataError when the reference is empty or a column is missing, ParameterError for too many windows.
+    Raises DataError when the reference is empty, a column is missing or no row has a time, ParameterError for too many
+    windows.
     """
     settings = settings or Settings.of()
     before = observe(reference, spec)
@@ -187,6 +198,7 @@ def examine(
         bins = sorted(find_bins(before, measured), key=lambda one: one.column in (PREDICTION, CONFIDENCE))
         past = total(count(before, bins), bins)
         found = count(now, bins, WINDOW)
+        _require_times(current, settings.windows, found)
         confusions = {} if model is None or spec.label not in now.columns else _confusions(now, spec)
     return _judged(bins, past, found, confusions, settings)
 
@@ -244,10 +256,49 @@ def _in_windows(current: DataFrame, windows: Windows | None, spec: Spec) -> Data
         return observe(current, spec).withColumn(WINDOW, F.lit(None).cast("bigint"))
     data.require_columns(current, (windows.timestamp,), "The current data")
     seconds = int(windows.length.total_seconds())
-    column = F.col(f"`{windows.timestamp.replace('`', '``')}`")  # a name may have a dot
-    time = column.try_cast("timestamp").cast("bigint")
+    time = F.floor(_seconds(current, windows.timestamp))
     start = (F.floor(time / seconds) * seconds).cast("bigint")
-    return observe(current.withColumn(WINDOW, start), spec, keep=[WINDOW])
+    return observe(current.withColumn(WINDOW, F.when(time.between(EARLIEST, LATEST - 1), start)), spec, keep=[WINDOW])
+
+
+def _column(name: str) -> Column:
+    """The column of that name, which may have a dot."""
+    from pyspark.sql import functions as F
+
+    return F.col(f"`{name.replace('`', '``')}`")
+
+
+def _seconds(df: DataFrame, name: str) -> Column:
+    """The time in a column as seconds since 1970; null where there is none.
+
+    A time is a timestamp, a date, a text that begins with a year and a month, or a count of seconds, milli-, micro- or
+    nanoseconds since 1970, as a number or as a text.
+    """
+    from pyspark.sql import functions as F
+
+    column, kind = _column(name), df.schema[name].dataType.typeName()
+    if kind in ("timestamp", "timestamp_ntz", "date"):
+        return column.cast("timestamp").cast("bigint")
+    count = column.try_cast("double")
+    since = F.lit(None).cast("double")
+    for least, per_second in EPOCH_UNITS:
+        since = F.when(count >= least, count / per_second).otherwise(since)
+    if kind != "string":
+        return since
+    return F.when(column.rlike(DATE), column.try_cast("timestamp").cast("bigint")).otherwise(since)
+
+
+def _require_times(current: DataFrame, windows: Windows | None, starts: Collection[int | None]) -> None:
+    """Raise DataError when a column that has values has a time in no row: it is the wrong one, or of another form."""
+    if windows is None or any(start is not None for start in starts):
+        return
+    column = _column(windows.timestamp)
+    example = current.select(column.cast("string").alias("text")).where(column.isNotNull()).first()
+    if example is not None:
+        raise DataError(
+            f"{windows.timestamp} has a time in no row of the current data, but values such as {example['text']!r}: "
+            "give dates like 2026-11-01 10:30, or a number of seconds or milliseconds since 1970."
+        )
 
 
 def _require_few_windows(now: DataFrame, windows: Windows | None) -> None:

@@ -81,7 +81,7 @@ def log(place: Path, summary: Summary) -> tuple[str, int | None]:
     """
     import mlflow
 
-    mlflow.log_metrics(dict(summary.metrics))
+    record.log_metrics(summary.metrics)
     mlflow.log_artifacts(str(place / ARTIFACTS))
     model_uri = registry.log_folder(str(place / MODEL))
     if summary.register_as is None:

@@ -200,7 +200,7 @@ def _keep(promotion: Promotion, policy: Policy) -> None:
         VERDICT,
     )
     mlflow.set_tag("promote", "yes" if verdict.promote else "no")
-    mlflow.log_metrics(
+    record.log_metrics(
         {f"{who}_{name}": value for who, measures in promotion.metrics.items() for name, value in measures.items()}
     )
     accuracy = {f"gate_{who}_accuracy": f"{measures['accuracy']:.4f}" for who, measures in promotion.metrics.items()}

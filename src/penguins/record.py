@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,6 +101,49 @@ def versions() -> dict[str, str]:
         )
         versions["git.version"] = described.stdout.strip()
     return versions
+
+
+METRICS_PER_REQUEST = 1000
+"""How many metrics MLflow's server takes at a time."""
+
+LONGEST_METRIC = 250
+"""Characters that MLflow takes in a metric's name."""
+
+
+def metric_names(names: Iterable[str]) -> dict[str, str]:
+    """For each name one that MLflow takes for a metric, and no two the same.
+
+    Letters, digits, `_`, `-`, `.`, `:` and the space stay, and anything else becomes `_`. Where that makes one name of
+    two, the later one gets a number.
+    """
+    taken: dict[str, str] = {}
+    for name in names:
+        safe = re.sub(r"[^\w.\- :]|^\.+$", "_", name)[:LONGEST_METRIC]
+        number = 2
+        while safe in taken.values():
+            end = f"_{number}"
+            safe = re.sub(r"(_\d+)?$", end, safe[: LONGEST_METRIC - len(end)], count=1)
+            number += 1
+        taken[name] = safe
+    return taken
+
+
+def log_metrics(metrics: Mapping[str, float], step: int | None = None) -> None:
+    """Log measures to the active run, under names that MLflow takes, the most important first.
+
+    Where the store limits the names of a run's metrics, the last ones are left out, and the tag `metrics_left_out` says
+    how many of how many.
+    """
+    import mlflow
+
+    most = dialect.most_metrics()
+    names = metric_names(metrics)
+    values = [(names[name], value) for name, value in metrics.items()]
+    if most is not None and len(values) > most:
+        mlflow.set_tag("metrics_left_out", f"{len(values) - most} of {len(values)}")
+        values = values[:most]
+    for start in range(0, len(values), METRICS_PER_REQUEST):
+        mlflow.log_metrics(dict(values[start : start + METRICS_PER_REQUEST]), step=step)
 
 
 @dataclass(frozen=True)

@@ -330,7 +330,7 @@ def _copy_run(run: Run, run_id: str) -> None:
     import mlflow
 
     mlflow.log_params(run.data.params)
-    mlflow.log_metrics(run.data.metrics)
+    record.log_metrics(run.data.metrics)
     mlflow.set_tags({key: value for key, value in run.data.tags.items() if not key.startswith("mlflow.")})
     if inputs := dialect.inputs(run):
         # From them the gate makes the test rows again.

@@ -202,8 +202,8 @@ def as_json(result: TrainedModel) -> dict[str, Any]:
 
 
 def with_page(answer: dict[str, Any], run_id: str) -> dict[str, Any]:
-    """The answer, with `run_page` where the run has a page in a studio."""
-    page = tracking.run_page(run_id)
+    """The answer, with `run_page` where there is a run and it has a page in a studio."""
+    page = tracking.run_page(run_id) if run_id else None
     return answer if page is None else {**answer, "run_page": page}
 
 
@@ -419,8 +419,8 @@ def monitored(result: Monitoring) -> None:
         console.print("No threshold is broken.")
     advice = "is" if findings.retrain else "is not"
     console.print(f"\nRetraining {advice} advised (rule: {findings.settings.rule} windows).")
-    console.print(f"\nRun    {result.run_id}\nModel  {result.model_uri or 'none was asked'}")
-    if page := tracking.run_page(result.run_id):
+    console.print(f"\nRun    {result.run_id or 'none could be made'}\nModel  {result.model_uri or 'none was asked'}")
+    if result.run_id and (page := tracking.run_page(result.run_id)):
         console.print(f"Studio {page}", soft_wrap=True)
 
 

@@ -9,7 +9,7 @@ from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from penguins import data, evaluate, pipeline, plots, record, registry, train
+from penguins import data, dialect, evaluate, pipeline, plots, record, registry, train
 from penguins.config import Report, SearchParameters, SearchSpace, TrainingParameters, silent
 from penguins.errors import ModelError, StoppedError
 from penguins.search import INTERRUPTED, Trial, best_of, search
@@ -265,9 +265,12 @@ def _log_trial(client: MlflowClient, run: Run, trial: Trial) -> None:
         tags={**tags, "mlflow.parentRunId": run.info.run_id},
         run_name=f"trial {trial.number}",
     )
+    names = record.metric_names(trial.metrics)
     client.log_batch(
         nested.info.run_id,
-        metrics=[Metric(name, value, ended, 0) for name, value in trial.metrics.items()],
+        metrics=[Metric(names[name], value, ended, 0) for name, value in trial.metrics.items()][
+            : dialect.most_metrics()
+        ],
         params=[Param(name, str(value)) for name, value in trial.params.items()],
         tags=[] if trial.failure is None else [RunTag("failure", trial.failure)],
     )
@@ -297,7 +300,8 @@ def _log_search(trials: tuple[Trial, ...], best: Trial, ended: str) -> None:
     import mlflow
 
     finished = {trial.number: trial.value for trial in trials if trial.value is not None}
-    mlflow.log_metrics({**best.metrics, "trials_finished": len(finished), "trials_failed": len(trials) - len(finished)})
+    counts = {"trials_finished": len(finished), "trials_failed": len(trials) - len(finished)}
+    record.log_metrics({**counts, **best.metrics})
     mlflow.set_tags({"search_ended": ended, "search_best_trial": str(best.number)})
     columns = {name: [trial.params[name] for trial in trials if trial.value is not None] for name in best.params}
     with tempfile.TemporaryDirectory() as folder:
