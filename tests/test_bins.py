@@ -37,13 +37,13 @@ def test_a_row_is_never_left_out_and_says_what_is_wrong_with_it(spark: SparkSess
         ROWS,
     )
     observed = observe(df, SPEC, keep=["Day"])
-    assert observed.columns == ["Colour:flaw", "Size:flaw", "Colour", "Size", "Kind", "Day"]
+    assert observed.columns == ["Colour:flaw", "Size:flaw", "Kind:flaw", "Colour", "Size", "Kind", "Day"]
     assert [tuple(row) for row in observed.collect()] == [
-        (None, None, "red", 5.0, 1, 1),
-        ("missing", "missing", None, None, None, 1),
-        ("missing", "outside", None, None, None, 2),
-        (None, "outside", "blue", None, 0, 2),
-        (None, "outside", "blue", 100.5, 0, 2),
+        (None, None, None, "red", 5.0, 1, 1),
+        ("missing", "missing", "missing", None, None, None, 1),
+        ("missing", "outside", "outside", None, None, None, 2),
+        (None, "outside", None, "blue", None, 0, 2),
+        (None, "outside", None, "blue", 100.5, 0, 2),
     ]
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import pytest
+from pyspark.sql import functions as F
 
 from penguins import data, pipeline
 from penguins.bins import observe
@@ -236,8 +237,6 @@ def test_a_column_without_any_time_is_refused_by_name(spark: SparkSession, refer
 
 
 def test_more_windows_than_anyone_reads_are_refused(spark: SparkSession, reference: DataFrame) -> None:
-    from pyspark.sql import functions as F
-
     rows = spark.range(1001).select(
         F.lit("red").alias("Colour"), F.lit(12.0).alias("Size"), F.col("id").cast("timestamp").alias("Seen")
     )
@@ -249,6 +248,21 @@ def test_more_windows_than_anyone_reads_are_refused(spark: SparkSession, referen
     )
     fewer = examine(reference, rows.where("Seen < timestamp_seconds(1000)"), settings, spec=SPEC)
     assert len(fewer.windows) == 1000
+
+
+def test_labels_that_are_no_codes_are_told_and_never_dropped_in_silence(
+    spark: SparkSession, reference: DataFrame, model: PipelineModel
+) -> None:
+    names = reference.withColumn("Kind", F.element_at(F.array(F.lit("small"), F.lit("large")), F.col("Kind") + 1))
+    found = examine(reference, names, model=model, spec=SPEC)
+    assert found.whole.confusion is None
+    assert found.breaches == (
+        "Kind is not a class code in 40 of 40 rows (100.0%; allowed: 1.0%), so quality isn't measured there: "
+        "give the codes, 0 for small, 1 for large.",
+    )
+    assert not found.retrain, "a model isn't worse because its labels are named"
+    unlabelled = reference.withColumn("Kind", F.lit(None).cast("string"))
+    assert examine(reference, unlabelled, model=model, spec=SPEC).breaches == ()
 
 
 def test_a_model_made_for_other_columns_is_refused(reference: DataFrame, model: PipelineModel) -> None:

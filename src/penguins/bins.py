@@ -88,13 +88,13 @@ def observe(df: DataFrame, spec: Spec = PENGUINS, keep: Sequence[str] = ()) -> D
 
     Returns the spec's features (categories as text, finite numbers as double), for each a column like
     `BodyMass:flaw` (`missing`, `outside` or null), the label as int where there is one (null where it is no class
-    code), and the columns `keep` as they are.
+    code) with a flaw of its own, and the columns `keep` as they are.
     """
     from pyspark.sql import functions as F
 
     flaws = data.flaws(df, spec)
     columns: list[Column] = []
-    for name in spec.features:
+    for name in flaws:
         gone = flaws[name].isin(f"{name} is missing", f"{name} is empty")
         columns.append(F.when(gone, MISSING).when(flaws[name].isNotNull(), OUTSIDE).alias(flaw_of(name)))
     for name in spec.categorical:

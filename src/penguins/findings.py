@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from penguins import data, drift, evaluate, export, pipeline
-from penguins.bins import MISSING, Bins, Counts, count, find_bins, flaw_of, observe, total
+from penguins.bins import MISSING, OUTSIDE, Bins, Counts, count, find_bins, flaw_of, observe, total
 from penguins.config import RetrainRule, Thresholds, window_length
 from penguins.drift import Drift
-from penguins.errors import DataError, ParameterError
+from penguins.errors import DataError, ParameterError, listed
 from penguins.evaluate import Confusion
 from penguins.pipeline import PREDICTION
 from penguins.spec import PENGUINS, Numeric, Spec
@@ -199,8 +199,10 @@ def examine(
         past = total(count(before, bins), bins)
         found = count(now, bins, WINDOW)
         _require_times(current, settings.windows, found)
-        confusions = {} if model is None or spec.label not in now.columns else _confusions(now, spec)
-    return _judged(bins, past, found, confusions, settings)
+        labelled = model is not None and spec.label in now.columns
+        confusions, strange = _confusions(now, spec) if labelled else ({}, 0)
+    judged = _judged(bins, past, found, confusions, settings)
+    return replace(judged, breaches=(*judged.breaches, *_strange_labels(strange, judged.whole.rows, spec, settings)))
 
 
 def ask(observed: DataFrame, model: PipelineModel, spec: Spec = PENGUINS) -> DataFrame:
@@ -311,15 +313,33 @@ def _require_few_windows(now: DataFrame, windows: Windows | None) -> None:
         )
 
 
-def _confusions(answered: DataFrame, spec: Spec) -> dict[int | None, Confusion]:
-    """The confusion matrix of each window, from the rows with both a label and a prediction; one Spark job."""
-    both = answered.dropna(subset=[spec.label, PREDICTION])
-    size = len(spec.classes)
+def _confusions(answered: DataFrame, spec: Spec) -> tuple[dict[int | None, Confusion], int]:
+    """The confusion matrix of each window, from the rows with both a label and a prediction; one Spark job.
+
+    The second figure is the number of rows whose label is there, but is no class code.
+    """
+    size, strange = len(spec.classes), 0
     found: dict[int | None, Confusion] = {}
-    for start, label, name, rows in both.groupBy(WINDOW, spec.label, PREDICTION).count().collect():
-        empty = Confusion(spec.classes, np.zeros((size, size), dtype=np.int64))
-        found.setdefault(start, empty).counts[label, spec.classes.index(name)] = rows
-    return found
+    groups = answered.groupBy(WINDOW, spec.label, PREDICTION, flaw_of(spec.label)).count()
+    for start, label, name, flaw, rows in groups.collect():
+        if flaw == OUTSIDE:
+            strange += rows
+        if label is not None and name is not None:
+            empty = Confusion(spec.classes, np.zeros((size, size), dtype=np.int64))
+            found.setdefault(start, empty).counts[label, spec.classes.index(name)] += rows
+    return found, strange
+
+
+def _strange_labels(strange: int, rows: int, spec: Spec, settings: Settings) -> list[str]:
+    """A sentence where so many labels are no class codes that quality can't be trusted, or measured at all."""
+    allowed = settings.thresholds.out_of_range
+    if not drift.exceeds(strange, rows, allowed, settings.thresholds):
+        return []
+    codes = listed(f"{code} for {name}" for code, name in enumerate(spec.classes))
+    return [
+        f"{spec.label} is not a class code in {strange:,} of {rows:,} rows "
+        f"({strange / rows:.1%}; allowed: {allowed:.1%}), so quality isn't measured there: give the codes, {codes}."
+    ]
 
 
 def _judged(
