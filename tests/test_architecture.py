@@ -21,19 +21,8 @@ LAYERS = [
         *("bins", "drift", "findings", "plots", "page", "search"),
     ],
     [
-        *(
-            "java",
-            "session",
-            "azure_names",
-            "arm",
-            "azureml",
-            "tracking",
-            "dialect",
-            "record",
-            "flavor",
-            "registry",
-            "outcome",
-        ),
+        *("java", "session", "azure_names", "arm", "azureml", "tracking", "dialect", "record"),
+        *("integrity", "readback", "flavor", "registry", "outcome"),
         *("champion", "acceptance", "request_body", "scoring", "scoring_process", "http_app", "http_server"),
         *("serve", "query", "endpoint"),
         *("online_endpoint", "batch_endpoint", "monitor_schedule"),
@@ -48,8 +37,8 @@ LAYERS = [
 # Third-party packages that only some layers may know; the others are free for all.
 PLATFORMS = {
     "mlflow": {
-        *("scorer", "tracking", "dialect", "record", "flavor", "registry", "outcome", "champion", "serve"),
-        *("scoring", "scoring_process", "http_app"),
+        *("scorer", "tracking", "dialect", "record", "integrity", "readback", "flavor", "registry", "outcome"),
+        *("champion", "serve", "scoring", "scoring_process", "http_app"),
         *("acceptance", "train", "promote", "tune", "monitor", "azure_scoring"),
     },
     "uvicorn": {"http_app", "http_server"},

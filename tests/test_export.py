@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from penguins import data, pipeline
+from penguins import data, export, pipeline
 from penguins.data import PENGUINS, Numeric, Spec
 from penguins.errors import ModelError
 from penguins.export import to_onnx
@@ -210,3 +210,14 @@ def test_a_pipeline_of_other_columns_or_classes_is_refused(spark: SparkSession, 
         to_onnx(model, turned)
     with pytest.raises(ModelError, match=r" with 3 classes, but the spec has .* with 4\.$"):
         to_onnx(model, Spec((), WINE.numeric, "Cultivar", ("first", "second", "third", "fourth")))
+
+
+def test_a_graph_too_large_for_one_file_is_refused_before_it_is_built() -> None:
+    # A view of one zero: it takes no memory, and says the size that the values would take.
+    coefficients = np.broadcast_to(0.0, (1000, 300_000))
+    with pytest.raises(ModelError) as refused:
+        export._require_size({"coefficients": coefficients, "intercepts": np.zeros(1000)})
+    assert str(refused.value) == (
+        "The model's coefficients take 2.4 GB, and an ONNX file holds at most 2.1: train on fewer columns or classes."
+    )
+    export._require_size({"coefficients": np.broadcast_to(0.0, (1000, 200_000))})

@@ -207,6 +207,7 @@ def test_a_model_that_isnt_there_is_told_in_one_sentence(spark: SparkSession, st
 
 def test_a_package_that_is_missing_is_told_with_the_extra_that_has_it(folder: Path, tmp_path: Path) -> None:
     shutil.copytree(folder, tmp_path / "model")
+    shutil.rmtree(tmp_path / "model" / "code")
     described = tmp_path / "model" / "MLmodel"
     described.write_text(re.sub("loader_module: .*", "loader_module: nowhere.to_be_found", described.read_text()))
     with pytest.raises(ModelError) as caught:

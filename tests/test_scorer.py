@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from mlflow.exceptions import MlflowException
 
@@ -121,6 +123,21 @@ def test_categories_may_be_any_of_pandas_kinds_of_text(scorer: Scorer, dtype: st
     pd.testing.assert_frame_equal(scorer.predict(birds().astype({"Island": dtype})), scorer.predict(birds()))
 
 
+@pytest.mark.parametrize("dtype", ["object", pd.ArrowDtype(pa.decimal128(10, 2))])
+def test_decimals_are_as_good_as_doubles(scorer: Scorer, dtype: Any) -> None:
+    # As a database's client gives them.
+    decimals = pd.Series([Decimal("4450.00"), Decimal("3750.00"), Decimal("4050.00")], dtype=dtype)
+    pd.testing.assert_frame_equal(scorer.predict(birds().assign(BodyMass=decimals)), scorer.predict(birds()))
+
+
+@pytest.mark.parametrize("value", ["NaN", "sNaN", "-Infinity", "1e400"])
+def test_a_decimal_that_is_no_finite_double_is_refused(scorer: Scorer, value: str) -> None:
+    decimals = pd.Series([Decimal("4450"), Decimal(value), Decimal("4050")], dtype=object)
+    assert refusal(scorer, birds().assign(BodyMass=decimals)) == (
+        f"BodyMass in row 2 of 3 is {Decimal(value)!r}: it must be a finite number."
+    )
+
+
 # --- refusals -------------------------------------------------------------------------------------------------------
 
 
@@ -158,7 +175,7 @@ def test_what_is_no_text_is_no_category(scorer: Scorer, value: object, shown: st
         (True, "True"),
         (pd.NA, "null"),
         ([4450], "[4450]"),
-        (Decimal("4450"), "Decimal('4450')"),
+        (Fraction(8900, 2), "Fraction(4450, 1)"),
     ],
 )
 def test_what_is_no_finite_number_is_named_with_its_row(scorer: Scorer, value: object, shown: str) -> None:

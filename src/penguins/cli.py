@@ -151,7 +151,7 @@ def train(
             register = None if no_register else register_as
             trained = train.train_from_source(spark, data, parameters, register_as=register, report=report, **options)
             if save_to is not None:
-                flavor.save(trained.model, save_to, trained.input_example)
+                flavor.save(trained.model, save_to, trained.input_example, trained.spec)
     if as_json:
         click.echo(json.dumps(show.as_json(trained)))
     else:

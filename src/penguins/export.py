@@ -27,6 +27,9 @@ OPSET = 17
 ML_OPSET = 3
 IR_VERSION = 8
 
+LARGEST_FILE = 2**31 - 1
+"""Bytes that a graph in one file can have (protobuf's limit); MLflow's scoring needs it in one file."""
+
 METADATA = "penguins"
 """The key in the graph's metadata that says, as JSON, what goes in and what comes out."""
 
@@ -35,7 +38,8 @@ def to_onnx(model: PipelineModel, spec: Spec = PENGUINS) -> ModelProto:
     """Turn a pipeline that `pipeline.build` made, once fitted, into an ONNX graph.
 
     Inputs: one column of shape (rows, 1) per feature, text or double. Outputs: `prediction` (rows,), the class
-    code, and `probabilities` (rows, classes). Raises ModelError for a pipeline with other stages.
+    code, and `probabilities` (rows, classes). Raises ModelError for a pipeline with other stages,
+    or one too large for a file.
     """
     import onnx
     from onnx import TensorProto, helper
@@ -58,6 +62,7 @@ def to_onnx(model: PipelineModel, spec: Spec = PENGUINS) -> ModelProto:
         helper.make_tensor_value_info("prediction", TensorProto.INT64, [None]),
         helper.make_tensor_value_info("probabilities", TensorProto.DOUBLE, [None, len(spec.classes)]),
     ]
+    _require_size(constants)
     initializers = [onnx.numpy_helper.from_array(value, name) for name, value in constants.items()]
     graph = helper.make_graph(nodes, "penguins", inputs, outputs, initializers)
     opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid("ai.onnx.ml", ML_OPSET)]
@@ -108,6 +113,14 @@ def _require_columns(model: PipelineModel, spec: Spec) -> None:
         raise ModelError(
             f"The pipeline was fitted on {listed(names)} with {classes} classes, "
             f"but the spec has {listed(spec.features)} with {len(spec.classes)}."
+        )
+
+
+def _require_size(constants: dict[str, npt.NDArray[np.float64]]) -> None:
+    if (size := sum(value.nbytes for value in constants.values())) > LARGEST_FILE:
+        raise ModelError(
+            f"The model's coefficients take {size / 1e9:.1f} GB, and an ONNX file holds at most "
+            f"{LARGEST_FILE / 1e9:.1f}: train on fewer columns or classes."
         )
 
 

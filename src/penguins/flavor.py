@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
+import os
 import shutil
 import tempfile
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import weakref
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, TypeVar, cast
 
-from penguins.errors import ModelError, first_sentence
+from penguins import integrity, readback
+from penguins.errors import ModelError
 from penguins.spec import PENGUINS, Spec
 
 if TYPE_CHECKING:
@@ -29,9 +30,10 @@ ONNX_FILE = "model.onnx"
 SERVING_PACKAGES = ("mlflow", "numpy", "onnxruntime", "pandas")
 """What `python_function` needs, and so what a serving container installs: no pyspark, no Java."""
 
-PARITY_TOLERANCE = 1e-9
 PARITY_ROWS = 10_000
 """How many test rows at most the Spark model and its twin are compared on."""
+
+Loaded = TypeVar("Loaded")
 
 
 def write(
@@ -51,17 +53,19 @@ def write(
     model = Model()
     # Without given requirements MLflow starts a second Spark process to find them out.
     requirements = [f"{name}=={version(name)}" for name in SERVING_PACKAGES]
-    mlflow.spark.save_model(
-        spark_model,
-        str(path),
-        mlflow_model=model,
-        pip_requirements=requirements,
-        signature=signature,
-        input_example=input_example,
-    )
     with tempfile.TemporaryDirectory() as folder:
+        mlflow.spark.save_model(
+            spark_model,
+            str(path),
+            mlflow_model=model,
+            dfs_tmpdir=_spark_folder(folder),
+            pip_requirements=requirements,
+            signature=signature,
+            input_example=input_example,
+        )
         onnx_folder = Path(folder, "onnx")
-        mlflow.onnx.save_model(onnx_model, str(onnx_folder), pip_requirements=requirements)
+        # One file: by default tensors of 1 KB or more go into files of their own beside it.
+        mlflow.onnx.save_model(onnx_model, str(onnx_folder), pip_requirements=requirements, save_as_external_data=False)
         shutil.copy(onnx_folder / ONNX_FILE, path)
         model.add_flavor("onnx", **Model.load(str(onnx_folder)).flavors["onnx"])
     mlflow.pyfunc.add_to_model(
@@ -73,6 +77,15 @@ def write(
         python_env="python_env.yaml",
     )
     model.save(str(path / MLMODEL_FILE_NAME))
+
+
+def _spark_folder(folder: str) -> str | None:
+    """Where Spark may put a model before MLflow fetches it; None for what MLFLOW_DFS_TMP or Databricks says.
+
+    MLflow's own default is one folder for all users of a machine, in which only its owner can write.
+    """
+    is_told = os.environ.get("MLFLOW_DFS_TMP") or "DATABRICKS_RUNTIME_VERSION" in os.environ
+    return None if is_told else str(Path(folder, "spark"))
 
 
 def require_free(path: str | Path) -> None:
@@ -97,7 +110,10 @@ def save(
     spec: Spec = PENGUINS,
     signature: ModelSignature | None = None,
 ) -> None:
-    """Save a fitted pipeline as a model folder. Raises ModelError as `require_free` does."""
+    """Save a fitted pipeline as a model folder.
+
+    Raises ModelError as `require_free` does, and when the model that was written can't be loaded and asked.
+    """
     from penguins.export import to_onnx
 
     require_free(path)
@@ -106,36 +122,34 @@ def save(
     # Written beside and moved into place, so that an interrupted save leaves nothing half-written at `path`.
     with tempfile.TemporaryDirectory(dir=Path(path).resolve().parent, prefix=".saving-") as folder:
         write(Path(folder, "model"), model, onnx_model, signature, input_example)
+        readback.require_answers(Path(folder, "model"), what="The model as written")
         Path(folder, "model").rename(path)
 
 
-def save_without_spark(model_uri: str, path: str | Path, *, also_needs: Sequence[str] = ()) -> None:
+def save_without_spark(model_uri: str, path: str | Path, *, also_needs: Sequence[str] = ()) -> str:
     """Save a model's JVM-free flavors alone, for a container: MLflow puts a Java into the image of any Spark flavor.
 
-    `also_needs` are packages that the copy's requirements list beside the model's own.
-    Raises ModelError when there is no such model, or something at `path` already.
+    `also_needs` are packages that the copy's requirements list beside the model's own. Returns the digest of the
+    model that was copied. Raises ModelError when there is no such model, its files aren't those that were registered,
+    the copy can't be loaded and asked, or there is something at `path` already.
     """
-    import mlflow.artifacts
     from mlflow.models import Model
-    from mlflow.models.model import MLMODEL_FILE_NAME
 
     if Path(path).exists():
         raise ModelError(f"{path} exists already: give a path that doesn't, or remove it first.")
     parent = Path(path).resolve().parent
     parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=parent, prefix=".saving-") as folder:
-        # A local store gives its own folder, which must stay as it is; another one puts its files here.
-        downloads, copy = Path(folder, "downloads"), Path(folder, "model")
-        downloads.mkdir()
-        with _told(model_uri):
-            original = mlflow.artifacts.download_artifacts(model_uri, dst_path=str(downloads))
-        shutil.copytree(original, copy)
+        copy = integrity.fetch(model_uri, Path(folder))
+        digest = integrity.digest(copy)
         model = Model.load(str(copy))
         if spark_flavor := model.flavors.pop("spark", None):
             shutil.rmtree(copy / spark_flavor["model_data"])
         _require(copy, also_needs)
-        model.save(str(copy / MLMODEL_FILE_NAME))
+        model.save(str(copy / integrity.DESCRIPTION))
+        readback.require_answers(copy, what=f"The copy of {model_uri} without Spark")
         copy.rename(path)
+    return digest
 
 
 def _require(folder: Path, packages: Sequence[str]) -> None:
@@ -173,42 +187,29 @@ def collect_sample(scored: DataFrame, spec: Spec = PENGUINS) -> pd.DataFrame:
     return scored.select(*spec.features, "prediction", probability).limit(PARITY_ROWS).toPandas()
 
 
-def largest_difference(sample: pd.DataFrame, onnx_model: ModelProto, spec: Spec = PENGUINS) -> float:
+def largest_difference(sample: pd.DataFrame, onnx_model: ModelProto) -> float:
     """The largest difference between Spark's probabilities in a collected sample and the twin's.
 
-    Raises ModelError when a prediction differs, or a probability by more than PARITY_TOLERANCE.
+    Raises ModelError when a prediction differs, or a probability by more than `readback.PARITY_TOLERANCE`.
     """
-    import numpy as np
-
     from penguins.scorer import Scorer
 
-    answers = Scorer(onnx_model.SerializeToString()).predict(sample)
-    ours = answers[[f"probability_{name}" for name in spec.classes]].to_numpy()
-    difference = float(np.abs(ours - np.stack(sample["probability"].tolist())).max())
-    others = int((answers["prediction"].to_numpy() != sample["prediction"].to_numpy()).sum())
-    if others or not difference <= PARITY_TOLERANCE:
-        raise ModelError(
-            f"The JVM-free twin doesn't answer as the Spark model does: of {len(sample)} test rows {others} get "
-            f"another prediction, and probabilities differ by up to {difference:.1e} (allowed: {PARITY_TOLERANCE:g})."
-        )
-    return difference
+    answers = readback.answers_of(Scorer(onnx_model.SerializeToString()), sample)
+    return readback.difference(answers, sample, "The JVM-free twin", "the Spark model")
 
 
 def load_spark(model_uri: str) -> PipelineModel:
     """The Spark model of a run, a registry URI or a path; needs a Spark session. Raises ModelError if there is none."""
     import mlflow.spark
 
-    with _told(model_uri):
-        return cast("PipelineModel", mlflow.spark.load_model(model_uri))
+    return cast("PipelineModel", _load(model_uri, "spark", mlflow.spark.load_model))
 
 
 def load_python_function(model_uri: str) -> PyFuncModel:
     """The JVM-free twin of a run, a registry URI or a path, as MLflow serves it. Raises ModelError if there is none."""
     import mlflow.pyfunc
 
-    with _told(model_uri):
-        loaded: PyFuncModel = mlflow.pyfunc.load_model(model_uri)
-    return loaded
+    return cast("PyFuncModel", _load(model_uri, "python_function", mlflow.pyfunc.load_model))
 
 
 def load_scorer(model_uri: str) -> Scorer:
@@ -232,18 +233,24 @@ def known_answers(model_uri: str) -> tuple[pd.DataFrame, pd.DataFrame]:
     return rows, cast("Scorer", model._model_impl).predict(rows)
 
 
-@contextmanager
-def _told(model_uri: str) -> Iterator[None]:
-    """Turn what keeps a model from being loaded within the block into one sentence."""
+def _load(model_uri: str, flavor: str, load: Callable[[str], Loaded]) -> Loaded:
+    """Load a model from a copy of its files that `integrity.fetch` has checked; the copy goes when the model goes."""
+    temporary = tempfile.mkdtemp(prefix="penguins-model-")
     try:
-        yield
-    except ImportError as error:
-        raise ModelError(
-            f"{model_uri} can't be loaded ({first_sentence(error)}): install what is missing; for models in Unity "
-            'Catalog that is `pip install "penguins[databricks]"`.'
-        ) from error
-    except Exception as error:  # each of the libraries has its own words for files that are broken
-        raise ModelError(f"{model_uri} can't be loaded: {first_sentence(error)}") from error
+        folder = integrity.fetch(model_uri, Path(temporary))
+        with integrity.told(model_uri):
+            integrity.require_flavor(folder, flavor)
+            loaded = load(str(folder))
+    except BaseException:
+        _remove(temporary)
+        raise
+    weakref.finalize(loaded, _remove, temporary)
+    return loaded
+
+
+def _remove(temporary: str) -> None:
+    integrity.forget(temporary)
+    shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _copy_scorer(folder: Path) -> str:
@@ -253,7 +260,7 @@ def _copy_scorer(folder: Path) -> str:
     neither hides this package.
     """
     source = Path(__file__).with_name("scorer.py").read_bytes()
-    module = f"penguins_scorer_{hashlib.sha256(source).hexdigest()[:12]}"
+    module = integrity.scorer_name(source)
     folder.mkdir()
     (folder / f"{module}.py").write_bytes(source)
     return module

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from penguins import record, registry
+from penguins import integrity, readback, record, registry
 from penguins.errors import ModelError, PenguinsError, StoreError, first_sentence
 from penguins.tracking import Tracking
 
@@ -86,20 +86,20 @@ def log(place: Path, summary: Summary) -> tuple[str, int | None]:
     model_uri = registry.log_folder(str(place / MODEL))
     if summary.register_as is None:
         return model_uri, None
-    version = registry.register(
-        model_uri, summary.register_as, description=summary.description, tags=summary.version_tags
-    )
-    return model_uri, version
+    tags = {**summary.version_tags, integrity.TAG: integrity.digest(place / MODEL)}
+    return model_uri, registry.register(model_uri, summary.register_as, description=summary.description, tags=tags)
 
 
 def log_kept(place: Path) -> Logged:
     """Log a folder that was kept when its run could not be logged, to a new run in the active store.
 
-    Raises ModelError when the folder holds no outcome, StoreError when it can't be logged again; it stays in any case.
+    Raises ModelError when the folder holds no outcome, or a model that can't be loaded and asked, StoreError when it
+    can't be logged again; it stays in any case.
     """
     import mlflow
 
     summary = _read(place)
+    readback.require_answers(place / MODEL)
     try:
         with record.active_run(summary.experiment, summary.run_name) as run:
             mlflow.log_params(dict(summary.params))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,6 +27,9 @@ ATTEMPTS = 5
 """How often a challenger is judged anew because somebody else moved the champion meanwhile."""
 
 VERDICT = "verdict.json"
+
+MOST_SHOWN = 5
+"""How many columns a sentence names."""
 
 
 @dataclass(frozen=True)
@@ -66,10 +70,12 @@ def promote(
     and for no: as an MLflow run with `verdict.json`, and as tags on the version; not in a dry run. With `judge_only`
     the alias stays even for a yes: `deploy` moves it when an endpoint gives the version's answers.
 
-    Raises StoreError or ModelError when the registry can't be asked or the challenger isn't there.
+    Raises StoreError or ModelError when the registry can't be asked, the challenger isn't there, or it was trained on
+    other columns than those of `spec`.
     """
     policy = policy or Policy()
     run = _training_run(challenger)
+    _require_spec(challenger, spec)
 
     def judge() -> Promotion:
         return _judge(spark, challenger, run, policy, source, replace_broken_champion, spec, report)
@@ -130,6 +136,27 @@ def _training_run(version: Version) -> Run:
         return client.get_run(run_id or "")
     except MlflowException as error:
         raise ModelError(f"The training run of {version.uri} can't be found: {first_sentence(error)}") from error
+
+
+def _require_spec(version: Version, spec: Spec) -> None:
+    """Raise ModelError when the version's signature names other columns than the spec."""
+    import mlflow
+
+    try:
+        signature = mlflow.models.get_model_info(version.uri).signature
+        names = [] if signature is None else [str(name) for name in signature.inputs.input_names()]
+    except Exception:  # a model that can't be read is refused by the verdict, with the reason
+        return
+    if names and set(names) != set(spec.features):
+        raise ModelError(
+            f"{version.uri} was trained on {_some(names)}, but the spec has {_some(spec.features)}: "
+            "judge it with the spec that it was trained with (`spec=` of `promote.promote`)."
+        )
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - MOST_SHOWN} more columns" if len(names) > MOST_SHOWN else ""
+    return f"{', '.join(names[:MOST_SHOWN])}{more}"
 
 
 def _judge(

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from penguins import azureml, dialect, record
+from penguins import azureml, dialect, integrity, readback, record
 from penguins.config import CHAMPION, DEFAULT_EXPERIMENT
 from penguins.errors import ModelError, ParameterError, PenguinsError, StoreError, first_sentence
 from penguins.tracking import Tracking, experiment_id
@@ -162,8 +162,8 @@ def register_run(
 ) -> tuple[str, Version]:
     """Make the model of a run the next version of `name`: run, version.
 
-    `run` is its id, or `runs:/<id>/<path>`.
-    Raises ModelError when there is no such run or it has no such model, StoreError when the registry refuses.
+    `run` is its id, or `runs:/<id>/<path>`. Raises ModelError when there is no such run, it has no such model, or that
+    can't be loaded and asked (`readback.require_answers`), StoreError when the registry refuses.
     """
     import mlflow
     from mlflow.exceptions import MlflowException
@@ -176,11 +176,10 @@ def register_run(
             raise StoreError(f"The run {run_id} can't be asked for: {first_sentence(error)}") from error
         raise ModelError(f"There is no run {run_id}, and no folder of that name: give one of them.") from error
     model_uri = f"runs:/{run_id}/{path or dialect.MODEL}"
-    try:
-        # Before a name is made for it: MLflow would leave that behind without a version.
-        mlflow.models.get_model_info(model_uri)
-    except (MlflowException, OSError) as error:
-        raise ModelError(f"{model_uri} can't be loaded: {first_sentence(error)}") from error
+    # Before a name is made for it: MLflow would leave that behind without a version.
+    with integrity.checked_copy(model_uri) as folder:
+        readback.require_answers(folder, what=model_uri)
+        tags = {**(tags or {}), integrity.TAG: integrity.digest(folder)}
     return run_id, Version(name, register(model_uri, name, description=description, tags=tags))
 
 
@@ -225,14 +224,18 @@ def register_folder(
 ) -> tuple[str, Version]:
     """Log a model folder to a run of its own in `experiment`, and make it the next version of `name`: run, version.
 
-    The folder is what `flavor.save` or any MLflow flavor has saved. Raises ModelError when it holds no MLflow model,
-    StoreError when it can't be logged or registered; the run then ends as FAILED.
+    The folder is what `flavor.save` or any MLflow flavor has saved. Raises ModelError when it holds no MLflow model, or
+    one that can't be loaded and asked (`readback.require_answers`), StoreError when it can't be logged or registered;
+    the run then ends as FAILED.
     """
     if not Path(folder, "MLmodel").is_file():
         raise ModelError(f"{folder} holds no MLflow model: it must be a folder with a file MLmodel.")
-    with _run_for(folder, name, experiment) as run_id:
-        logged = log_folder(str(folder))
-        return run_id, Version(name, register(logged, name, description=description, tags=tags))
+    with integrity.checked_copy(str(folder)) as copy:
+        # What was asked is what is logged, whatever happens to the folder meanwhile.
+        readback.require_answers(copy, what=str(folder))
+        tags = {**(tags or {}), integrity.TAG: integrity.digest(copy)}
+        with _run_for(folder, name, experiment) as run_id:
+            return run_id, Version(name, register(log_folder(str(copy)), name, description=description, tags=tags))
 
 
 def register_files(
@@ -284,21 +287,22 @@ def copy_version(
 
     The copy has a run of its own in `experiment`, with the original run's params, metrics and tags, and the
     version's description and tags; `copied_from` says where it comes from. The store that MLflow uses
-    stays as it was. Raises ModelError when the version can't be read, StoreError when the copy can't be written.
+    stays as it was. Raises ModelError when the version can't be read, isn't what was registered, or can't be loaded and
+    asked, StoreError when the copy can't be written.
     """
     import mlflow
-    from mlflow.models import Model
 
     origin = f"models:/{name}/{version}"
     before = Tracking(mlflow.get_tracking_uri(), mlflow.get_registry_uri())
     with tempfile.TemporaryDirectory() as folder:
         try:
-            with _told(ModelError, f"{origin} can't be read from {source.tracking_uri}"):
+            unreadable = f"can't be read from {source.tracking_uri}"
+            with _told(ModelError, f"{origin} {unreadable}"):
                 source.activate()
                 original = source.client().get_model_version(name, str(version))
                 found = source.client().get_run(original.run_id) if original.run_id else None
-                model_folder = mlflow.artifacts.download_artifacts(origin, dst_path=folder)
-                Model.load(model_folder)  # of files that are gone, MLflow downloads nothing
+            model = integrity.fetch(origin, Path(folder), unreadable)
+            readback.require_answers(model, what=origin)
             with _told(StoreError, f"{origin} can't be copied to {target.tracking_uri}"):
                 target.activate()
                 with mlflow.start_run(
@@ -307,8 +311,8 @@ def copy_version(
                     if found is not None:
                         _copy_run(found, copy.info.run_id)
                     mlflow.set_tag("copied_from", origin)
-                    logged = log_folder(model_folder)
-                tags = {**original.tags, "copied_from": origin}
+                    logged = log_folder(str(model))
+                tags = {**original.tags, integrity.TAG: integrity.digest(model), "copied_from": origin}
                 return register(logged, copy_as or name, description=original.description or "", tags=tags)
         finally:
             before.activate()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -42,7 +43,8 @@ class Scorer:
     def predict(self, data: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
         """Score each row.
 
-        Takes the feature columns in any order (other columns are ignored; whole numbers are as good as doubles).
+        Takes the feature columns in any order (other columns are ignored; whole numbers and decimals are as good as
+        doubles).
         Returns `prediction` (the label's code), the class name under the label's name in lower case (`species`),
         and `probability_<class>` for each class, with the index of `data`.
         Raises MlflowException with INVALID_PARAMETER_VALUE, which a scoring server answers with 400, for a missing
@@ -101,6 +103,8 @@ def _is_number(value: object) -> bool:
     """Text that looks like a number is still text, True is no 1, and a whole number can be too large for a double."""
     if isinstance(value, int) and not isinstance(value, bool):
         return abs(value) <= LARGEST
+    if isinstance(value, Decimal):
+        return value.is_finite()
     return isinstance(value, float | np.integer | np.floating)
 
 

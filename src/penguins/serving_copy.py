@@ -55,8 +55,7 @@ def register(client: MLClient, version: Version) -> str:
     name, number = name_of(version), str(version.number)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "model")
-        flavor.save_without_spark(version.uri, path, also_needs=IMAGES_NEED)
-        digest = _digest(path)
+        digest = flavor.save_without_spark(version.uri, path, also_needs=IMAGES_NEED)
         if (found := _registered(client, name, number, digest)) is not None:
             return found
         tags = {**arm.MADE_BY, "copied_from": version.uri, "digest": digest}
@@ -79,16 +78,10 @@ def _registered(client: MLClient, name: str, number: str, digest: str) -> str | 
     if found.tags.get("digest") != digest:
         raise ServerError(
             f"The workspace has another model as version {number} of {name}: it comes from "
-            f"{found.tags.get('copied_from', 'elsewhere')} of another store; delete that version, or give --model "
-            "another name."
+            f"{found.tags.get('copied_from', 'elsewhere')} of another store, or of an earlier release of this package; "
+            "delete that version, or give --model another name."
         )
     return str(found.id)
-
-
-def _digest(folder: Path) -> str:
-    """What stands for the model's own answers: its graph and its scorer."""
-    files = sorted([*folder.glob("*.onnx"), *(folder / "code").glob("*.py")])
-    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from penguins import check, data, evaluate, export, flavor, outcome, pipeline, record, registry
+from penguins import check, data, evaluate, export, flavor, outcome, pipeline, readback, record, registry
 from penguins.config import Report, TrainingParameters, silent
 from penguins.data import Profile
 from penguins.errors import DataError, listed
@@ -53,6 +53,8 @@ class TrainedModel:
     model: PipelineModel = field(repr=False)
     input_example: Any = field(repr=False)
     """A pandas DataFrame of a few test rows, feature columns only."""
+    spec: Spec
+    """The table that the model was trained on."""
 
 
 def warm_up(store: Tracking) -> None:
@@ -209,7 +211,7 @@ def train_model(
         onnx_model = export.to_onnx(model, spec)
         metrics = evaluate.metrics(confusion)
         sample = flavor.collect_sample(scored, spec)
-        metrics["parityMaxDifference"] = flavor.largest_difference(sample, onnx_model, spec)
+        metrics["parityMaxDifference"] = flavor.largest_difference(sample, onnx_model)
         report(STEPS[4])
         example = sample[list(spec.features)].head(EXAMPLE_ROWS)
         summary = outcome.Summary(
@@ -228,6 +230,7 @@ def train_model(
             record.write_artifacts(place / outcome.ARTIFACTS, model, confusion, spec, reasons or {})
             signature = signature or flavor.infer_signature(onnx_model, example)
             flavor.write(place / outcome.UNFINISHED, model, onnx_model, signature, example)
+            readback.require_answers(place / outcome.UNFINISHED, sample, what="The model as written")
             (place / outcome.UNFINISHED).rename(place / outcome.MODEL)
             model_uri, version = outcome.log(place, summary)
     return TrainedModel(
@@ -243,6 +246,7 @@ def train_model(
         confusion=confusion,
         model=model,
         input_example=example,
+        spec=spec,
     )
 
 
