@@ -234,7 +234,11 @@ def known_answers(model_uri: str) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 
 def _load(model_uri: str, flavor: str, load: Callable[[str], Loaded]) -> Loaded:
-    """Load a model from a copy of its files that `integrity.fetch` has checked; the copy goes when the model goes."""
+    """Load a model from a copy of its files that `integrity.fetch` has checked.
+
+    The copy goes when the model goes; at once for this package's scorer, which has read all of it, so that a process
+    that is killed leaves nothing behind.
+    """
     temporary = tempfile.mkdtemp(prefix="penguins-model-")
     try:
         folder = integrity.fetch(model_uri, Path(temporary))
@@ -244,7 +248,9 @@ def _load(model_uri: str, flavor: str, load: Callable[[str], Loaded]) -> Loaded:
     except BaseException:
         _remove(temporary)
         raise
-    weakref.finalize(loaded, _remove, temporary)
+    remove = weakref.finalize(loaded, _remove, temporary)
+    if flavor == "python_function" and integrity.has_scorer(folder):
+        remove()
     return loaded
 
 

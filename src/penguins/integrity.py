@@ -76,6 +76,11 @@ def require_flavor(folder: Path, flavor: str) -> None:
         raise ModelError(_damaged(f"the flavor {flavor} has no {needed}"))
 
 
+def has_scorer(folder: Path) -> bool:
+    """Whether the model in the folder is served by this package's scorer."""
+    return str(describe(folder)["flavors"].get("python_function", {}).get("loader_module")).startswith(SCORER)
+
+
 def digest(folder: Path) -> str:
     """The SHA-256 of all that loading and asking a model reads: its files, flavors, and signature, as 64 hex digits.
 
@@ -188,10 +193,9 @@ def _registered(model_uri: str) -> tuple[str, str | None]:
 
 def _require_scorer(folder: Path) -> None:
     """Raise ModelError when a model with this package's scorer would load another module, or a changed scorer."""
-    if (module := describe(folder)["flavors"].get("python_function", {}).get("loader_module")) is None:
-        return
+    module = describe(folder)["flavors"].get("python_function", {}).get("loader_module")
     scorers = {file.stem: file for file in (folder / "code").glob(f"{SCORER}*.py")}
-    if not scorers and not str(module).startswith(SCORER):
+    if module is None or not (scorers or has_scorer(folder)):
         return
     if module not in scorers:
         there = f"its scorer is {', '.join(sorted(scorers))}" if scorers else "it has no scorer"
