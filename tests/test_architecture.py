@@ -128,7 +128,7 @@ def test_platforms_are_known_only_where_they_belong() -> None:
 def test_the_scorer_imports_nothing_of_the_package() -> None:
     """It travels inside models, into containers that don't have the package."""
     assert {name.split(".")[0] for name in imports(modules()["scorer"])} <= {
-        *("__future__", "collections", "json", "typing"),
+        *("__future__", "collections", "decimal", "json", "typing"),
         *("mlflow", "numpy", "onnxruntime", "pandas"),
     }
 
