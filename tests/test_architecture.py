@@ -15,7 +15,7 @@ PACKAGE = ROOT / "src" / "penguins"
 # docs/architecture.md explains the layers. A module imports from layers above its own, and from its own layer only
 # what stands before it in the row.
 LAYERS = [
-    ["redaction", "errors", "process", "config", "limits", "spec", "delimited", "scorer", "azure_scoring"],
+    ["redaction", "errors", "process", "atomic", "config", "limits", "spec", "delimited", "scorer", "azure_scoring"],
     [
         *("paths", "files", "csv_reader", "source", "target", "data", "pipeline", "evaluate", "export"),
         *("bins", "drift", "findings", "plots", "page", "search"),

@@ -15,6 +15,7 @@ from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from penguins import atomic
 from penguins.delimited import GAPS, columns_named
 from penguins.errors import DataError, listed
 from penguins.source import HEADER, MISSING_WORDS, is_small, located, read, require_columns, told
@@ -128,23 +129,23 @@ def count_reasons(quarantined: DataFrame) -> tuple[int, dict[str, int]]:
 def write_reasons(quarantined: DataFrame, target: Path) -> None:
     """Write quarantined rows to a CSV file, row by row, reasons joined by `; `, and put only a whole file in place.
 
-    Raises DataError when there is something at `target` already.
+    Raises DataError when there is something at `target` already, or nothing can be written there.
     """
-    if target.exists():
+    if os.path.lexists(target):
         raise DataError(f"{target} exists already: give another path for the quarantined rows, or remove it first.")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    beside = target.with_name(f".{target.name}.{os.getpid()}")
     try:
-        with beside.open("w", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(quarantined.columns)
-            for row in quarantined.toLocalIterator():
-                writer.writerow(
-                    ["; ".join(value) if name == REASONS else value for name, value in row.asDict().items()]
-                )
-        beside.replace(target)
-    finally:
-        beside.unlink(missing_ok=True)
+        with atomic.beside(target) as folder:
+            whole = folder / "quarantined.csv"
+            with whole.open("w", newline="", encoding="utf-8") as file:
+                writer = csv.writer(file)
+                writer.writerow(quarantined.columns)
+                for row in quarantined.toLocalIterator():
+                    writer.writerow(
+                        ["; ".join(value) if name == REASONS else value for name, value in row.asDict().items()]
+                    )
+            atomic.put(whole, target)
+    except OSError as error:
+        raise DataError(f"{target} can't be written: {error.strerror or error}.") from error
 
 
 def split(

@@ -8,6 +8,7 @@ import shutil
 import stat
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 from penguins.errors import JavaError
@@ -98,9 +99,10 @@ def _bundled_home() -> str | None:
 
 
 def _write_executable(file: Path, script: str) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
     # Written beside and moved into place, so that two processes at once never see half a script.
-    fresh = file.with_name(f"{file.name}.{os.getpid()}")
-    fresh.write_text(script)
-    fresh.chmod(fresh.stat().st_mode | stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH)
-    fresh.replace(file)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=file.parent, prefix=".java-") as folder:
+        fresh = Path(folder, "java")
+        fresh.write_text(script)
+        fresh.chmod(fresh.stat().st_mode | stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH)
+        fresh.replace(file)

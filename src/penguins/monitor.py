@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import re
 import shutil
 from dataclasses import asdict, dataclass, replace
@@ -13,7 +12,7 @@ from tempfile import TemporaryDirectory, mkdtemp
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from penguins import data, dialect, flavor, page, plots, record, registry
+from penguins import atomic, data, dialect, flavor, page, plots, record, registry
 from penguins.config import Report, silent
 from penguins.errors import DataError, ParameterError, first_sentence
 from penguins.findings import Findings, Period, Settings, examine
@@ -214,17 +213,13 @@ def _metrics(period: Period) -> dict[str, float]:
 
 def _deliver(folder: Path, output: Path, result: Monitoring) -> None:
     """Put the report in place whole: the page alone, or the folder."""
-    beside = output.with_name(f".{output.name}.{os.getpid()}")
     try:
-        if output.suffix == ".html":
-            shutil.copyfile(folder / PAGE, beside)
-        else:
-            shutil.copytree(folder, beside)
-        beside.rename(output)
+        with atomic.beside(output) as place:
+            if output.suffix == ".html":
+                whole = Path(shutil.copyfile(folder / PAGE, place / PAGE))
+            else:
+                whole = Path(shutil.copytree(folder, place / "report"))
+            atomic.put(whole, output)
     except OSError as error:
         kept = f": the report is kept in run {result.run_id}." if result.failure is None else f". {result.failure}"
         raise DataError(f"{output} can't be written ({error.strerror}){kept}") from error
-    finally:
-        if beside.is_dir():
-            shutil.rmtree(beside)
-        beside.unlink(missing_ok=True)

@@ -6,14 +6,13 @@ import csv
 import os
 import re
 import shutil
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 from uuid import uuid4
 
-from penguins import paths
-from penguins.errors import DataError
+from penguins import atomic, paths
+from penguins.errors import DataError, StoppedError
 from penguins.source import is_path, located, require_table_name, told
 
 if TYPE_CHECKING:
@@ -47,7 +46,7 @@ def require_free(target: str, overwrite: bool) -> None:
     if not re.search(r"\.(csv|parquet)/?$", target, re.IGNORECASE):
         raise DataError(f"{target} can't be written: give a path that ends with .csv or .parquet, or a table.")
     path = _local(target)
-    if path is not None and path.exists() and not overwrite:
+    if path is not None and os.path.lexists(path) and not overwrite:
         raise _taken(target)
 
 
@@ -80,10 +79,10 @@ def write(df: DataFrame, target: str, check: Callable[[DataFrame], T], *, overwr
     A path that ends with `.csv` becomes one file (arrays of text are joined by `; `, times are in UTC), one that ends
     with `.parquet` a folder as Spark writes it, and anything else a table. Returns what `check` returns; of a CSV it
     gets every column as text.
-    A file or folder on this machine, or under /Volumes, is renamed into place. A table is filled from a finished one
-    of its own, by one `saveAsTable`; if that fails, the finished one stays, and the error names it. At any other URI
-    nothing can be renamed: Spark writes a folder in place, which is whole when it holds `_SUCCESS`, and a `check` that
-    raises leaves it there.
+    A file or folder on this machine, or under /Volumes, is renamed into place as `atomic.put` says. A table is filled
+    from a finished one of its own, by one `saveAsTable`; if that fails or is stopped, the finished one stays, and the
+    error names it. At any other URI nothing can be renamed: Spark writes a folder in place, which is whole when it
+    holds `_SUCCESS`, and a `check` that raises leaves it there.
     Raises DataError when there is something at `target` and not `overwrite`, or it can't be written.
     """
     require_free(target, overwrite)
@@ -97,20 +96,17 @@ def write(df: DataFrame, target: str, check: Callable[[DataFrame], T], *, overwr
 
 def _write_beside(df: DataFrame, path: Path, target: str, check: Callable[[DataFrame], T], overwrite: bool) -> T:
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
-            whole = Path(folder, "parts")
+        with atomic.beside(path) as folder:
+            whole = folder / "parts"
             _save(df, paths.to_write(whole), target, "error", header=False)
             if _is_csv(target):
                 whole = _joined(whole, df.columns)
             # Of the very file that is put in place, so that nothing between Spark and it goes unnoticed.
             answer = _checked(df, paths.to_read(whole), target, check)
-            if path.exists():
-                if not overwrite:
-                    raise _taken(target)
-                _exchange(whole, path, Path(folder, "before"))
-            else:
-                whole.rename(path)
+            try:
+                atomic.put(whole, path, overwrite=overwrite)
+            except FileExistsError as error:
+                raise _taken(target) from error
     except OSError as error:
         raise DataError(f"{target} {FAILURE}: {error.strerror or error}.") from error
     return answer
@@ -135,7 +131,10 @@ def _write_table(df: DataFrame, name: str, check: Callable[[DataFrame], T], over
     writer = spark.table(beside).write.option("overwriteSchema", "true")
     # What fails here may have dropped the old table already, so that the finished one is all there is.
     failure = f"{FAILURE} (all its rows are in the table {beside})"
-    told(lambda: writer.mode("overwrite" if overwrite else "error").saveAsTable(name), name, failure)
+    try:
+        told(lambda: writer.mode("overwrite" if overwrite else "error").saveAsTable(name), name, failure)
+    except KeyboardInterrupt as error:
+        raise StoppedError(f"{name} {failure}: it was stopped.") from error
     drop()
     return answer
 
@@ -194,19 +193,6 @@ def _joined(parts: Path, header: list[str]) -> Path:
             with part.open("rb") as rows:
                 shutil.copyfileobj(rows, file, 2**20)
     return whole
-
-
-def _exchange(new: Path, place: Path, old: Path) -> None:
-    """Put `new` where something else stands, which moves to `old`; a file takes a file's place in one step."""
-    if new.is_file() and place.is_file():
-        new.replace(place)
-        return
-    place.rename(old)
-    try:
-        new.rename(place)
-    except OSError:
-        old.rename(place)
-        raise
 
 
 def _local(target: str) -> Path | None:
