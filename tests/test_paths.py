@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +15,7 @@ from hypothesis import strategies as st
 
 from penguins import data, paths, target
 from penguins.errors import DataError
-from tests.conftest import PENGUINS_CSV
+from tests.conftest import BRIEF_JVM, PENGUINS_CSV
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -118,3 +121,22 @@ def test_rows_go_to_any_path_and_come_back(
 
 def count(df: DataFrame) -> int:
     return df.count()
+
+
+@pytest.mark.spark
+def test_names_are_in_utf8_where_the_locale_is_c(tmp_path: Path) -> None:
+    script = (
+        "from penguins import target; from penguins.session import spark_session\n"
+        "print(target.write(spark_session(brief=True).range(2), 'ümläut/ö.csv', lambda df: df.count()))"
+    )
+    command = [sys.executable, "-W", "ignore", "-c", script]
+    done = subprocess.run(
+        command,
+        cwd=tmp_path,
+        env={**os.environ, **BRIEF_JVM, "LC_ALL": "C"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.stdout, done.returncode) == ("2\n", 0), done.stderr
+    assert [path.relative_to(tmp_path).as_posix() for path in sorted(tmp_path.rglob("*"))] == ["ümläut", "ümläut/ö.csv"]

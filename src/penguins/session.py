@@ -84,7 +84,8 @@ def _start_local_spark(verbose: bool, brief: bool) -> None:
             # A JVM that Spark has started once in this process serves every later session.
             if SparkContext._gateway is None:
                 output = None if verbose else said
-                gateway = launch_gateway(conf, {"stdout": output, "stderr": output})  # type: ignore[no-untyped-call]
+                with _names_in_utf8():
+                    gateway = launch_gateway(conf, {"stdout": output, "stderr": output})  # type: ignore[no-untyped-call]
                 SparkContext(conf=conf.setAppName("penguins"), gateway=gateway)
             else:
                 SparkContext(conf=conf.setAppName("penguins"))
@@ -100,6 +101,19 @@ def _start_local_spark(verbose: bool, brief: bool) -> None:
         # PySpark's own handler asks the JVM to cancel its jobs, on the very connection that waits for a job. That
         # fails, the caller gets an error in place of KeyboardInterrupt, and a search takes it for a failed trial.
         signal.signal(signal.SIGINT, on_ctrl_c)
+
+
+@contextmanager
+def _names_in_utf8() -> Iterator[None]:
+    """Within the block a JVM starts that writes names of files in UTF-8, as Python does, also where LC_ALL is C."""
+    before = os.environ.get("LC_ALL")
+    if before in {"C", "POSIX"}:
+        os.environ["LC_ALL"] = "C.UTF-8"
+    try:
+        yield
+    finally:
+        if before is not None:
+            os.environ["LC_ALL"] = before
 
 
 def _settings(verbose: bool, brief: bool) -> dict[str, str]:
