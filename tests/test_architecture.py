@@ -15,7 +15,19 @@ PACKAGE = ROOT / "src" / "penguins"
 # docs/architecture.md explains the layers. A module imports from layers above its own, and from its own layer only
 # what stands before it in the row.
 LAYERS = [
-    ["redaction", "errors", "process", "atomic", "config", "limits", "spec", "delimited", "scorer", "azure_scoring"],
+    [
+        "redaction",
+        "errors",
+        "process",
+        "atomic",
+        "config",
+        "limits",
+        "spec",
+        "delimited",
+        "scorer",
+        "azure_scoring",
+        "azure_batch_scoring",
+    ],
     [
         *("paths", "files", "csv_reader", "source", "target", "data", "pipeline", "evaluate", "export"),
         *("bins", "drift", "findings", "plots", "page", "search"),
@@ -25,7 +37,7 @@ LAYERS = [
         *("integrity", "readback", "flavor", "registry", "outcome"),
         *("champion", "acceptance", "request_body", "scoring", "scoring_process", "http_app", "http_server"),
         *("serve", "query", "endpoint"),
-        *("online_endpoint", "batch_endpoint", "monitor_schedule"),
+        *("online_endpoint", "batch_endpoint", "monitor_reference", "monitor_schedule", "dependents"),
     ],
     [
         *("check", "train", "promote", "predict", "tune", "monitor", "deploy"),
@@ -39,17 +51,17 @@ PLATFORMS = {
     "mlflow": {
         *("scorer", "tracking", "dialect", "record", "integrity", "readback", "flavor", "registry", "outcome"),
         *("champion", "serve", "scoring", "scoring_process", "http_app"),
-        *("acceptance", "train", "promote", "tune", "monitor", "azure_scoring"),
+        *("acceptance", "train", "promote", "tune", "monitor", "azure_scoring", "azure_batch_scoring"),
     },
     "uvicorn": {"http_app", "http_server"},
     "h11": {"http_server"},
     "requests": {"azureml", "tracking", "query", "endpoint"},
     "azure": {
-        *("azureml", "arm", "online_endpoint", "batch_endpoint", "monitor_schedule"),
+        *("azureml", "arm", "online_endpoint", "batch_endpoint", "monitor_reference", "monitor_schedule", "dependents"),
         *("serving_copy", "deploy_azureml", "submit", "batch", "provision", "clean_up", "commands", "azure_commands"),
     },
     "azureml_inference_server_http": {"azure_scoring"},
-    "azureml": {"azureml"},
+    "azureml": {"azureml", "azure_scoring"},
     "databricks": {"endpoint", "deploy"},
     "click": {"ui", "commands", "serving_commands", "azure_commands", "cli"},
     "rich": {"show", "demo"},
@@ -133,11 +145,15 @@ def test_the_scorer_imports_nothing_of_the_package() -> None:
     }
 
 
-def test_the_scoring_script_imports_nothing_of_the_package() -> None:
-    """It runs in a deployment's container, which doesn't have the package either."""
+def test_the_scoring_scripts_import_nothing_of_the_package() -> None:
+    """They run in a deployment's container or on its cluster, which don't have the package either."""
     assert {name.split(".")[0] for name in imports(modules()["azure_scoring"])} <= {
-        *("__future__", "json", "os", "pathlib", "typing"),
-        *("azureml_inference_server_http", "mlflow"),
+        *("__future__", "json", "logging", "os", "pathlib", "typing"),
+        *("azureml", "azureml_inference_server_http", "mlflow", "pandas"),
+    }
+    assert {name.split(".")[0] for name in imports(modules()["azure_batch_scoring"])} <= {
+        *("__future__", "collections", "csv", "gzip", "hashlib", "itertools", "json", "math", "os", "pathlib", "sys"),
+        *("typing", "mlflow", "pandas", "pyarrow"),
     }
 
 

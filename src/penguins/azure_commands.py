@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -154,18 +156,31 @@ def monitor() -> None:
     """The monitor as a schedule of the workspace, with the thresholds of `penguins monitor`."""
 
 
+def _refuse_quality(context: click.Context, option: click.Parameter, value: object) -> None:
+    if value is not None:
+        raise click.UsageError(
+            f"{option.opts[0]} is no more: Azure's performance signal takes a high accuracy for a breach and a low one "
+            "for none; watch the quality with `penguins monitor`."
+        )
+
+
+def _no_quality(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Refuse the options for a signal that an earlier version made."""
+    for name in ("--truth", "--join-column", "--min-accuracy", "--min-recall"):
+        command = click.option(name, hidden=True, expose_value=False, callback=_refuse_quality)(command)
+    return command
+
+
 @monitor.command("create")
 @schedule_option
 @click.option("--endpoint", default=config.DEFAULT_ENDPOINT, show_default=True, help="The endpoint to watch.")
 @click.option("--deployment", required=True, help="The deployment to watch.")
-@click.option("--reference", required=True, help="What the model was trained on: azureml:<name>:<version>.")
-@click.option("--inputs", required=True, help="What the endpoint was asked: azureml:<name>:<version>, azureml://…")
-@click.option("--outputs", help="What it answered: the predicted classes are watched, too.")
-@click.option("--truth", help="The known classes: the quality is watched, too; needs --outputs.")
 @click.option(
-    "--join-column", default="correlationid", show_default=True,
-    help="The column of --outputs and --truth that says what belongs together.",
+    "--reference", required=True,
+    help="The training data as `penguins predict` has scored it: a Parquet file here, or azureml:<name>:<version>.",
 )  # fmt: skip
+@click.option("--inputs", help="What the endpoint was asked.  [default: what the deployment collects]")
+@click.option("--outputs", help="What it answered.  [default: what the deployment collects]")
 @click.option("--hour", type=click.IntRange(0, 23), default=3, show_default=True, help="When, every day, in UTC.")
 @click.option("--email", multiple=True, help="Who hears of a breach; can be given again.")
 @click.option("--psi", "psi_drift", type=float, default=JUDGED.psi_drift, show_default=True, help="Drift from here on.")
@@ -179,8 +194,7 @@ def monitor() -> None:
 @click.option(
     "--new-categories", type=float, default=JUDGED.new_categories, show_default=True, help="The share that may be."
 )
-@click.option("--min-accuracy", "accuracy", type=float, default=JUDGED.accuracy, show_default=True, help="At least.")
-@click.option("--min-recall", "recall", type=float, default=JUDGED.recall, show_default=True, help="At least.")
+@_no_quality
 @workspace_options
 @json_option
 @verbose_option
@@ -189,10 +203,8 @@ def monitor_create(
     endpoint: str,
     deployment: str,
     reference: str,
-    inputs: str,
+    inputs: str | None,
     outputs: str | None,
-    truth: str | None,
-    join_column: str,
     hour: int,
     email: tuple[str, ...],
     as_json: bool,
@@ -201,18 +213,23 @@ def monitor_create(
     workspace: str | None,
     **limits: Any,
 ) -> None:
-    """Make the schedule, or change it."""
-    if truth is not None and outputs is None:
-        raise click.UsageError("--truth needs --outputs: the answers are compared with it.")
+    """Make the schedule, or change it.
+
+    It watches the columns and the predicted classes; `penguins monitor` watches the quality, too.
+    """
     thresholds = config.Thresholds(**limits)
     from penguins import monitor_schedule
 
-    watched = monitor_schedule.Watched(f"{endpoint}:{deployment}", reference, inputs, outputs, truth, join_column)
+    watched = monitor_schedule.Watched.collected(endpoint, deployment, reference)
+    watched = replace(watched, inputs=inputs or watched.inputs, outputs=outputs or watched.outputs)
     with azure_quiet():
         client = azure_client(subscription, resource_group, workspace)
-        monitor_schedule.create(client, watched, name=name, thresholds=thresholds, hour=hour, email=email)
-    said = f"{name} watches {endpoint} every day at {hour}:00 UTC."
-    click.echo(json.dumps({"schedule": name, "hour": hour}) if as_json else said)
+        known = monitor_schedule.create(client, watched, name=name, thresholds=thresholds, hour=hour, email=email)
+    if as_json:
+        click.echo(json.dumps({"schedule": name, "hour": hour, "reference": known}))
+        return
+    click.echo(f"{name} watches {endpoint} every day at {hour}:00 UTC, against {known}.")
+    click.echo("It doesn't watch the quality of the answers: `penguins monitor` does.")
 
 
 @monitor.command("disable")
@@ -252,17 +269,20 @@ def monitor_delete(name: str, as_json: bool, **place: str | None) -> None:
 @json_option
 @verbose_option
 def score(endpoint: str, data: str, output: Path, as_json: bool, **place: str | None) -> None:
-    """Have a batch endpoint score a file or a folder, and fetch its answers; the job's log is shown on stderr.
+    """Have a batch endpoint score a file or a folder, and fetch every row; the job's log is shown on stderr.
 
     `penguins deploy --to azureml --kind batch` makes the endpoint.
     """
-    from penguins import batch
+    from penguins import batch, show
 
     with azure_quiet():
         client = azure_client(**place)
     with contextlib.redirect_stdout(sys.__stderr__):
-        job = batch.score(client, endpoint, data, output)
-    click.echo(json.dumps({"job": job, "output": str(output)}) if as_json else f"Job      {job}\nWritten  {output}")
+        result = batch.score(client, endpoint, data, output)
+    if as_json:
+        click.echo(json.dumps(show.batch_scored_as_json(result)))
+    else:
+        show.batch_scored(result)
 
 
 @azureml.command("clean-up")
@@ -273,7 +293,7 @@ def score(endpoint: str, data: str, output: Path, as_json: bool, **place: str | 
 def clean_up(yes: bool, as_json: bool, **place: str | None) -> None:
     """List what penguins made in the workspace, by its tag, and delete it after a yes.
 
-    Versions of models and environments are archived, which can be taken back; jobs and runs stay.
+    Versions of models, environments and references are archived, which can be taken back; jobs and runs stay.
     """
     _require_yes(yes, as_json)
     from penguins import clean_up, show

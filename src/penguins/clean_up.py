@@ -17,6 +17,7 @@ TIMEOUT = 1800.0
 
 KINDS = (
     "schedule", "online deployment", "online endpoint", "batch deployment", "batch endpoint", "model", "environment",
+    "data",
 )  # fmt: skip
 """What is looked for, in the order in which it is taken away: what watches before what is watched."""
 
@@ -45,6 +46,7 @@ def find(client: MLClient) -> list[Found]:
         found += _serving("batch", client.batch_endpoints, client.batch_deployments)
         found += [Found("model", one.name, one.version) for one in _versions(client.models)]
         found += [Found("environment", one.name, one.version) for one in _versions(client.environments)]
+        found += [Found("data", one.name, one.version) for one in _versions(client.data)]
     return found
 
 
@@ -83,6 +85,7 @@ def _removers(client: MLClient) -> dict[str, Callable[[Found], None]]:
         "schedule": delete_schedule,
         "model": archive(client.models),
         "environment": archive(client.environments),
+        "data": archive(client.data),
     }
 
 

@@ -147,9 +147,10 @@ class AzureServing:
     attached Kubernetes cluster. `instance_type` is the size of a machine, on Kubernetes one of the cluster's own
     instance types; None leaves it to Azure there, and means Standard_DS3_v2 on Azure's machines. `instances` is how
     many of them; None keeps the number that serves now, which autoscaling may have set, and is 1 at first. `auth` is
-    one of AZURE_AUTH. With `own_script` the deployment answers through this package's scoring script, not Azure's.
-    `traffic` is the version's share in percent; `timeout` is in seconds, for each change: a first deployment builds an
-    image and takes minutes.
+    one of AZURE_AUTH. With `own_script` the deployment answers through this package's scoring script, and not through
+    Azure's, which has no sentence for a bad row. With `collect` Azure keeps what the deployment is asked and answers,
+    for monitoring. `traffic` is the version's share in percent; `timeout` is in seconds, for each change: a first
+    deployment builds an image and takes minutes.
 
     Raises ParameterError when a value can't be worked with.
     """
@@ -160,7 +161,8 @@ class AzureServing:
     instances: int | None = None
     auth: str = "key"
     app_insights: bool = True
-    own_script: bool = False
+    own_script: bool = True
+    collect: bool = True
     traffic: int = 100
     timeout: float = 3600.0
 

@@ -201,8 +201,9 @@ def _start(
     if not settings.own_script:
         online_endpoint.start(client, name, mine, model, settings, former=former)
         return
-    with serving_copy.script_folder() as code, serving_copy.image(version) as image:
-        script = (str(code), serving_copy.SCRIPT, image)
+    environment = serving_copy.environment(version)
+    with serving_copy.script_folder(serving_copy.SCRIPT) as code:
+        script = (str(code), serving_copy.SCRIPT, environment)
         online_endpoint.start(client, name, mine, model, settings, script=script, former=former)
 
 

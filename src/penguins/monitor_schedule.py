@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from penguins import arm, azure_names
+from penguins import arm, azure_names, monitor_reference
 from penguins.config import Thresholds
+from penguins.errors import ServerError
+from penguins.online_endpoint import INPUTS, OUTPUTS
 from penguins.spec import PENGUINS, Spec
 
 if TYPE_CHECKING:
@@ -18,32 +20,27 @@ NAME = "penguins-monitor"
 
 TIMEOUT = 600.0
 
-ACCURACY, RECALL = "min_accuracy", "min_recall"
-"""The tags of a schedule that keep the floors of quality."""
-
-JOIN_COLUMN = "correlationid"
-"""What Azure's collection of data numbers the questions with, and the answers to them."""
-
-ANSWER = "prediction"
-"""The column of the answers that holds the class, as a number like the label's."""
-
 
 @dataclass(frozen=True)
 class Watched:
     """What a schedule watches.
 
-    Data are `azureml:<name>:<version>` or `azureml://` paths. `reference` holds what the model was trained on,
-    `inputs` what the endpoint was asked, `outputs` what it answered; with `truth`, the known classes, the quality of
-    the answers is watched too: `join_column` is in both, and tells which answer a known class belongs to.
+    Data are `azureml:<name>:<version>` or `azureml://` paths. `reference` is what `monitor_reference.register` takes,
+    `inputs` is what the endpoint was asked, `outputs` what it answered. The quality of the answers isn't watched:
+    Azure's own component takes a high accuracy for a breach and a low one for none.
     """
 
     deployment: str
     """`<endpoint>:<deployment>`."""
     reference: str
     inputs: str
-    outputs: str | None = None
-    truth: str | None = None
-    join_column: str = JOIN_COLUMN
+    outputs: str
+
+    @classmethod
+    def collected(cls, endpoint: str, deployment: str, reference: str) -> Watched:
+        """What a deployment that collects writes, where Azure puts it by itself."""
+        asset = f"azureml:{endpoint}-{deployment}"
+        return cls(f"{endpoint}:{deployment}", reference, f"{asset}-{INPUTS}:1", f"{asset}-{OUTPUTS}:1")
 
 
 def create(
@@ -55,20 +52,24 @@ def create(
     spec: Spec = PENGUINS,
     hour: int = 3,
     email: tuple[str, ...] = (),
-) -> MonitorSchedule:
-    """Make the schedule, or change it: every day at `hour` (UTC).
+) -> str:
+    """Make the schedule, or change it: every day at `hour` (UTC); the address of the reference in the workspace.
 
-    Raises ServerError, and ParameterError for a name that no schedule, no endpoint or no deployment can have.
+    Raises ParameterError for a name that no schedule, no endpoint or no deployment can have, DataError as
+    `monitor_reference.register` does, and ServerError, also where there is no data to watch.
     """
     azure_names.require("schedule", name)
     endpoint, _, deployment = watched.deployment.partition(":")
     azure_names.require("endpoint", endpoint)
     azure_names.require("deployment", deployment)
+    for data in (watched.inputs, watched.outputs):
+        _require_data(client, data)
+    watched = replace(watched, reference=monitor_reference.register(client, watched.reference, spec))
     schedule = definition(watched, name=name, thresholds=thresholds or Thresholds(), spec=spec, hour=hour, email=email)
     with arm.told(name):
         poller = client.schedules.begin_create_or_update(schedule)
-    made: MonitorSchedule = arm.finish(poller, name, TIMEOUT)
-    return made
+    arm.finish(poller, name, TIMEOUT)
+    return watched.reference
 
 
 def disable(client: MLClient, name: str = NAME) -> None:
@@ -77,13 +78,8 @@ def disable(client: MLClient, name: str = NAME) -> None:
 
     with arm.told(name):
         schedule = client.schedules.get(name)
-        # Azure's own `begin_disable` does these two, and forgets the floor of the recall on the way.
+        # Azure's own `begin_disable` does the same, and ends in an error when the deployment is gone.
         schedule._is_enabled = False
-        signals = schedule.create_monitor.monitoring_signals
-        if "performance" in signals and {ACCURACY, RECALL} <= schedule.tags.keys():
-            signals["performance"].metric_thresholds = _floors(
-                float(schedule.tags[ACCURACY]), float(schedule.tags[RECALL])
-            )
         try:
             poller = client.schedules.begin_create_or_update(schedule)
         except ResourceNotFoundError as error:
@@ -139,7 +135,7 @@ def definition(
             monitoring_signals=_signals(watched, thresholds, spec),
             alert_notification=AlertNotification(emails=list(email)) if email else None,
         ),
-        tags={**arm.MADE_BY, ACCURACY: str(thresholds.accuracy), RECALL: str(thresholds.recall)},
+        tags=dict(arm.MADE_BY),
     )
 
 
@@ -148,33 +144,46 @@ def _signals(watched: Watched, thresholds: Thresholds, spec: Spec) -> dict[str, 
     from azure.ai.ml.entities import DataDriftSignal, DataQualitySignal, PredictionDriftSignal
 
     # Azure's own default is to measure and to tell nobody.
-    trained_on = _reference(watched.reference, MonitorDatasetContext.TRAINING, {"target_column": spec.label})
-    told: dict[str, Any] = {"reference_data": trained_on, "alert_enabled": True}
+    told: dict[str, Any] = {"reference_data": _reference(watched.reference), "alert_enabled": True}
     inputs = {"production_data": _production(watched.inputs, MonitorDatasetContext.MODEL_INPUTS), **told}
     inputs["features"] = list(spec.features)
-    signals: dict[str, Any] = {
+    outputs = {"production_data": _production(watched.outputs, MonitorDatasetContext.MODEL_OUTPUTS), **told}
+    return {
         "data_drift": DataDriftSignal(metric_thresholds=_drift(thresholds), **inputs),
         "data_quality": DataQualitySignal(metric_thresholds=_quality(thresholds), **inputs),
+        # Of the columns of an answer the reference has the class alone.
+        "prediction_drift": PredictionDriftSignal(metric_thresholds=_prediction_drift(thresholds), **outputs),
     }
-    if watched.outputs is None:
-        return signals
-    outputs = _production(watched.outputs, MonitorDatasetContext.MODEL_OUTPUTS)
-    signals["prediction_drift"] = PredictionDriftSignal(
-        production_data=outputs, metric_thresholds=_prediction_drift(thresholds), **told
-    )
-    if watched.truth is not None:
-        signals["performance"] = _performance(watched.outputs, watched.truth, watched.join_column, thresholds, spec)
-    return signals
 
 
-def _reference(data: str, context: MonitorDatasetContext, columns: dict[str, str]) -> Any:
+def _require_data(client: MLClient, data: str) -> None:
+    """Raise ServerError when the workspace has no such data; Azure would watch nothing, and say nothing."""
+    from azure.core.exceptions import ResourceNotFoundError
+
+    if (named := monitor_reference.ASSET.fullmatch(data)) is None:
+        return
+    with arm.told(data):
+        try:
+            client.data.get(named[1], version=named[2])
+        except ResourceNotFoundError as error:
+            if not arm.is_missing(error):
+                raise
+            raise ServerError(
+                f"There is no {data}: a deployment makes it that collects (`penguins deploy --to azureml`, without "
+                "--no-collect); or name other data (--inputs, --outputs)."
+            ) from error
+
+
+def _reference(data: str) -> Any:
     from azure.ai.ml import Input
+    from azure.ai.ml.constants import MonitorDatasetContext
     from azure.ai.ml.entities import ReferenceData
 
-    return ReferenceData(input_data=Input(type="mltable", path=data), data_context=context, data_column_names=columns)
+    given = Input(type="mltable", path=data)
+    return ReferenceData(input_data=given, data_context=MonitorDatasetContext.TRAINING)
 
 
-def _production(data: str, context: MonitorDatasetContext, columns: dict[str, str] | None = None) -> Any:
+def _production(data: str, context: MonitorDatasetContext) -> Any:
     from azure.ai.ml import Input
     from azure.ai.ml.entities import BaselineDataRange, ProductionData
 
@@ -182,7 +191,6 @@ def _production(data: str, context: MonitorDatasetContext, columns: dict[str, st
         input_data=Input(type="uri_folder", path=data),
         data_context=context,
         data_window=BaselineDataRange(lookback_window_size="P1D", lookback_window_offset="P0D"),
-        data_column_names=columns,
     )
 
 
@@ -218,26 +226,4 @@ def _quality(thresholds: Thresholds) -> Any:
         categorical=DataQualityMetricsCategorical(
             null_value_rate=thresholds.missing_increase, out_of_bounds_rate=thresholds.new_categories
         ),
-    )
-
-
-def _performance(outputs: str, truth: str, join_column: str, thresholds: Thresholds, spec: Spec) -> Any:
-    from azure.ai.ml.constants import MonitorDatasetContext
-    from azure.ai.ml.entities import ModelPerformanceSignal
-
-    answered = {"target_column": ANSWER, "join_column": join_column}
-    known = {"target_column": spec.label, "join_column": join_column}
-    return ModelPerformanceSignal(
-        production_data=_production(outputs, MonitorDatasetContext.MODEL_OUTPUTS, answered),
-        reference_data=_reference(truth, MonitorDatasetContext.GROUND_TRUTH_DATA, known),
-        metric_thresholds=_floors(thresholds.accuracy, thresholds.recall),
-        alert_enabled=True,
-    )
-
-
-def _floors(accuracy: float, recall: float) -> Any:
-    from azure.ai.ml.entities import ModelPerformanceClassificationThresholds, ModelPerformanceMetricThreshold
-
-    return ModelPerformanceMetricThreshold(
-        classification=ModelPerformanceClassificationThresholds(accuracy=accuracy, recall=recall)
     )

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 LOG_LINES = 100
 """How many lines of a deployment's log are fetched."""
 
+COLLECTIONS = INPUTS, OUTPUTS = "model_inputs", "model_outputs"
+"""What a deployment collects: Azure makes a data asset `<endpoint>-<deployment>-<collection>` of each."""
+
 MODEL_FAILED = 424
 """What Azure answers when the model's own server refused or failed; its words stand in the body."""
 
@@ -98,13 +101,20 @@ def made_here(client: MLClient, name: str) -> set[str]:
 def says(one: OnlineDeployment) -> tuple[object, ...]:
     """What a deployment says of the things we set; Azure tells more back, and sizes in any case."""
     size = str(one.instance_type or "").lower()
-    return size, one.instance_count, bool(one.app_insights_enabled), one.code_configuration is not None
+    has_script = one.code_configuration is not None
+    return size, one.instance_count, bool(one.app_insights_enabled), has_script, collects(one)
+
+
+def collects(one: OnlineDeployment) -> bool:
+    """Whether Azure keeps what a deployment is asked and what it answers."""
+    kept = one.data_collector.collections if one.data_collector else {}
+    return all(name in kept and str(kept[name].enabled).lower() == "true" for name in COLLECTIONS)
 
 
 def fits(one: OnlineDeployment, settings: AzureServing) -> bool:
     """Whether a deployment runs as the settings ask; where they leave its size to Azure, any does."""
     size = str(settings.instance_type or one.instance_type or "").lower()
-    return says(one) == (size, settings.instances, settings.app_insights, settings.own_script)
+    return says(one) == (size, settings.instances, settings.app_insights, settings.own_script, settings.collect)
 
 
 def start(
@@ -119,9 +129,9 @@ def start(
 ) -> None:
     """Start a registered model, by its asset's id, as a deployment without traffic, and wait until it is healthy.
 
-    `script` is a folder, the scoring script in it and the image to run it in; without it Azure's own script serves
-    the model's `python_function`. A `former` deployment of the name is changed in place, and keeps its traffic, and
-    what only the studio sets. Raises ServerError, with Azure's reason, when it doesn't get there.
+    `script` is a folder, the scoring script in it and what it runs in; without it Azure's own script serves the
+    model's `python_function`. A `former` deployment of the name is changed in place, and keeps its traffic, and what
+    only the studio sets. Raises ServerError, with Azure's reason, when it doesn't get there.
     """
     with arm.told(deployment):
         asked = _deployment(name, deployment, model, settings, script)
@@ -139,8 +149,15 @@ def send(client: MLClient, deployment: OnlineDeployment, timeout: float) -> None
 def _deployment(
     name: str, deployment: str, model: str, settings: AzureServing, script: tuple[str, str, Environment] | None
 ) -> OnlineDeployment:
-    from azure.ai.ml.entities import CodeConfiguration, KubernetesOnlineDeployment, ManagedOnlineDeployment
+    from azure.ai.ml.entities import (
+        CodeConfiguration,
+        DataCollector,
+        DeploymentCollection,
+        KubernetesOnlineDeployment,
+        ManagedOnlineDeployment,
+    )
 
+    kept = {name: DeploymentCollection(enabled="true") for name in COLLECTIONS}
     kind = KubernetesOnlineDeployment if settings.kind == "kubernetes" else ManagedOnlineDeployment
     folder, file, image = script or (None, None, None)
     return kind(
@@ -152,6 +169,7 @@ def _deployment(
         instance_type=settings.instance_type,
         instance_count=settings.instances,
         app_insights_enabled=settings.app_insights,
+        data_collector=DataCollector(collections=kept) if settings.collect else None,
         tags=dict(arm.MADE_BY),
     )
 
@@ -162,7 +180,18 @@ def _changed(former: OnlineDeployment, asked: OnlineDeployment) -> OnlineDeploym
     for name in ("model", "code_configuration", "environment", "instance_count", "app_insights_enabled"):
         setattr(changed, name, getattr(asked, name))
     changed.instance_type = asked.instance_type or former.instance_type
+    changed.data_collector = _collector(former, asked)
     return changed
+
+
+def _collector(former: OnlineDeployment, asked: OnlineDeployment) -> Any:
+    """What a deployment is to collect: what it collects already stays as it was set, where it is to collect at all."""
+    if asked.data_collector is None or former.data_collector is None:
+        return asked.data_collector
+    kept = copy.copy(former.data_collector)
+    enabled = {name: one for name, one in kept.collections.items() if str(one.enabled).lower() == "true"}
+    kept.collections = {**kept.collections, **asked.data_collector.collections, **enabled}
+    return kept
 
 
 def _sendable(client: MLClient, deployment: OnlineDeployment) -> OnlineDeployment:

@@ -56,11 +56,16 @@ def added_columns(columns: Iterable[str], spec: Spec = PENGUINS) -> dict[str, st
     Spark doesn't tell upper from lower case. Where the name of the class is taken, as `species` is by the label
     `Species`, it becomes `predicted_species`; any other name that is taken gets a number, as `prediction_2`.
     """
+    probabilities = (f"probability_{name}" for name in spec.classes)
+    return free_names(columns, (PREDICTION, spec.name_column, *probabilities, REASONS, *STAMPS), spec.name_column)
+
+
+def free_names(columns: Iterable[str], roles: Iterable[str], name_column: str) -> dict[str, str]:
+    """What each of the `roles` is called beside the `columns`, as `added_columns` has it."""
     taken = {name.lower() for name in columns}
     added: dict[str, str] = {}
-    probabilities = (f"probability_{name}" for name in spec.classes)
-    for role in (PREDICTION, spec.name_column, *probabilities, REASONS, *STAMPS):
-        wanted = f"predicted_{role}" if role == spec.name_column and role in taken else role
+    for role in roles:
+        wanted = f"predicted_{role}" if role == name_column and role in taken else role
         name, number = wanted, 1
         while name.lower() in taken:
             number += 1

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from penguins import arm, azure_names
+from penguins import arm, azure_names, dependents
 from penguins.azureml import Workspace as Place
 from penguins.config import Report, silent
 from penguins.errors import ParameterError, ServerError
@@ -85,19 +85,25 @@ def create_azureml(
 def delete_azureml(client: MLClient, name: str, *, with_dependents: bool) -> bool:
     """Delete a workspace with all that is in it, and wait for it; False if there is none.
 
-    `with_dependents` deletes its storage, key vault, Application Insights and container registry as well. The workspace
-    can be recovered for a while. Raises ServerError.
+    `with_dependents` then deletes its storage, key vault, Application Insights with its log, and container registry;
+    those that are gone already are no hindrance. The workspace can be recovered for a while. Raises ServerError; where
+    the workspace is deleted and some of the others aren't, it names them.
     """
     from azure.core.exceptions import ResourceNotFoundError
 
     with arm.told(name):
         try:
-            poller = client.workspaces.begin_delete(name, delete_dependent_resources=with_dependents)
+            found = client.workspaces.get(name)
         except ResourceNotFoundError as error:
             if not arm.is_in_group(error):
                 raise
             return False
+    belongings = dependents.find(client, name, found) if with_dependents else {}
+    with arm.told(name):
+        # The client's own way to the others takes one that is gone for the workspace, and waits for none.
+        poller = client.workspaces.begin_delete(name, delete_dependent_resources=False)
     arm.finish(poller, name, TIMEOUT)
+    dependents.delete(client, name, belongings, TIMEOUT)
     return True
 
 

@@ -40,8 +40,8 @@ SERVING = ServingParameters()
 AZURE = AzureServing()
 
 DATABRICKS_SETTINGS = ("workload_size", "scale_to_zero", "only_existing")
-AZURE_SETTINGS = ("kind", "compute", "instance_type", "instances", "auth", "app_insights", "own_script")
-ONLINE_SETTINGS = ("traffic", "instance_type", "auth", "app_insights", "own_script")
+AZURE_SETTINGS = ("kind", "compute", "instance_type", "instances", "auth", "app_insights", "own_script", "collect")
+ONLINE_SETTINGS = ("traffic", "instance_type", "auth", "app_insights", "own_script", "collect")
 """The options of `deploy` that are for one platform alone, and those that no batch endpoint has."""
 
 to_option = click.option("--to", type=click.Choice(PLATFORMS), required=True, help="Which platform.")
@@ -127,8 +127,13 @@ def serve(
     help="Azure: send requests and logs to Application Insights.",
 )  # fmt: skip
 @click.option(
-    "--own-script", is_flag=True, help="Azure: answer bad rows with 400 and a sentence, by our scoring script."
-)
+    "--own-script/--no-code", default=AZURE.own_script, show_default=True,
+    help="Azure: answer bad rows with 400 and a sentence, by our scoring script; Azure's own has 500 and none.",
+)  # fmt: skip
+@click.option(
+    "--collect/--no-collect", default=AZURE.collect, show_default=True,
+    help="Azure: keep what is asked and answered in the workspace, for monitoring.",
+)  # fmt: skip
 @click.option(
     "--traffic", type=int, default=SERVING.traffic, show_default=True,
     help="Percent of the requests for this version; with all of them it becomes champion.",
@@ -166,6 +171,8 @@ def deploy(to: str, model: str, version: int | None, tracking_uri: str | None, a
         click.echo(json.dumps(show.deployed_as_json(result)))
     else:
         show.deployed(result)
+        if to == "azureml" and not given["own_script"]:
+            click.echo("Azure's own scoring script answers a row that the model refuses with 500, without a sentence.")
 
 
 def _deploy_to_databricks(model: str, version: int | None, tracking_uri: str | None, given: dict[str, Any]) -> Deployed:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from penguins import arm, azure_names, flavor
 from penguins.errors import ServerError
@@ -19,23 +21,15 @@ if TYPE_CHECKING:
     from azure.ai.ml.entities import Environment
 
 IMAGES_NEED = ("azureml-ai-monitoring", "azureml-inference-server-http")
-"""What Azure's scoring script imports, or runs in, beside MLflow and the model."""
+"""What an online endpoint's scoring script, Azure's own as well, imports and runs in beside MLflow and the model."""
 
-SCRIPT = "azure_scoring.py"
+BATCH_NEEDS = ("azureml-core", "azureml-dataset-runtime[fuse]")
+"""What Azure's documentation asks of the environment of a batch deployment."""
 
-SCORING_PORT = 5001
+SCRIPT, BATCH_SCRIPT = "azure_scoring.py", "azure_batch_scoring.py"
 
-DOCKERFILE = """\
-FROM python:3.11-slim
-COPY requirements.txt .
-RUN pip install --no-cache-dir -r requirements.txt
-EXPOSE 5001
-CMD exec azmlinfsrv --port 5001 --entry_script "${AML_APP_ROOT:-$AZUREML_APP_ROOT}/$AZUREML_ENTRY_SCRIPT"
-"""
-"""An image without Java; the server in it finds the model and the script where Azure says it has put them.
-
-Deployments tell the script's folder as AML_APP_ROOT, Azure's examples for one's own machine as AZUREML_APP_ROOT.
-"""
+BASE_IMAGE = "mcr.microsoft.com/azureml/openmpi4.1.0-ubuntu22.04:latest"
+"""The image of Microsoft's in which Azure installs a scoring script's packages, as its documentation does it."""
 
 
 def name_of(version: Version) -> str:
@@ -85,35 +79,43 @@ def _registered(client: MLClient, name: str, number: str, digest: str) -> str | 
 
 
 @contextmanager
-def script_folder() -> Iterator[Path]:
-    """A folder with the scoring script alone, to be uploaded as the deployment's code; gone after the block."""
+def script_folder(script: str) -> Iterator[Path]:
+    """A folder with a scoring script alone, to be uploaded as the deployment's code; gone after the block."""
     with tempfile.TemporaryDirectory() as folder:
-        shutil.copy(Path(__file__).with_name(SCRIPT), folder)
+        shutil.copy(Path(__file__).with_name(script), folder)
         yield Path(folder)
 
 
-@contextmanager
-def image(version: Version) -> Iterator[Environment]:
-    """The image in which our scoring script runs: the copy's requirements, and the server; gone after the block."""
-    from azure.ai.ml.entities import BuildContext, Environment
+def environment(version: Version) -> Environment:
+    """What a scoring script of an online deployment runs in: the copy's packages in an image of Microsoft's, no Java.
+
+    Azure builds it. Raises ModelError when the version can't be loaded.
+    """
+    return _environment("penguins-serving", _conda(version, IMAGES_NEED))
+
+
+def batch_environment(version: Version) -> Environment:
+    """What the scoring script of a batch deployment runs in, likewise."""
+    conda = _conda(version, BATCH_NEEDS)
+    *_, packages = conda["dependencies"]
+    # Azure's own packages for batches still ask for an older NumPy than the one that a model names.
+    packages["pip"] = [re.sub(r"^numpy==.*", "numpy", package) for package in packages["pip"]]
+    return _environment("penguins-batch", conda)
+
+
+def _conda(version: Version, also_needs: Sequence[str]) -> dict[str, Any]:
+    """What the version's copy needs, as its conda.yaml says it, and more packages."""
+    import yaml
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "model")
-        flavor.save_without_spark(version.uri, path, also_needs=IMAGES_NEED)
-        context = Path(folder, "context")
-        context.mkdir()
-        shutil.copy(path / "requirements.txt", context)
-        (context / "Dockerfile").write_text(DOCKERFILE)
-        digest = hashlib.sha256(b"".join(file.read_bytes() for file in sorted(context.iterdir()))).hexdigest()
-        route = {"port": SCORING_PORT, "path": "/"}
-        yield Environment(
-            name="penguins-serving",
-            version=digest[:12],
-            build=BuildContext(path=str(context), dockerfile_path="Dockerfile"),
-            inference_config={
-                "liveness_route": route,
-                "readiness_route": route,
-                "scoring_route": {"port": SCORING_PORT, "path": "/score"},
-            },
-            tags=dict(arm.MADE_BY),
-        )
+        flavor.save_without_spark(version.uri, path, also_needs=also_needs)
+        conda: dict[str, Any] = yaml.safe_load((path / "conda.yaml").read_text())
+        return conda
+
+
+def _environment(name: str, conda: dict[str, Any]) -> Environment:
+    from azure.ai.ml.entities import Environment
+
+    digest = hashlib.sha256(json.dumps([BASE_IMAGE, conda]).encode()).hexdigest()
+    return Environment(name=name, version=digest[:12], image=BASE_IMAGE, conda_file=conda, tags=dict(arm.MADE_BY))

@@ -31,6 +31,7 @@ from penguins.spec import LAB_REQUEST
 if TYPE_CHECKING:
     import pandas as pd
 
+    from penguins.batch import Scored as BatchScored
     from penguins.check import Checked
     from penguins.deploy import Deployed
     from penguins.evaluate import Confusion
@@ -385,6 +386,27 @@ def scored(result: Scored) -> None:
     console.print(f"\n{result.rows:,} rows: {result.scored:,} scored, {result.unscored:,} with reasons why not.")
     _counted(console, result.reasons, result.classes)
     console.print(f"Version  {result.version.uri}\nWritten  {result.target}", soft_wrap=True)
+
+
+def batch_scored(result: BatchScored) -> None:
+    """Print what a batch endpoint has scored, in the same way."""
+    console = _stdout()
+    console.print(f"\n{result.rows:,} rows: {result.scored:,} scored, {result.unscored:,} with reasons why not.")
+    _counted(console, result.reasons, result.classes)
+    console.print(f"Job      {result.job}\nWritten  {result.output}", soft_wrap=True)
+
+
+def batch_scored_as_json(result: BatchScored) -> dict[str, Any]:
+    """What `penguins azureml score --json` prints."""
+    return {
+        "job": result.job,
+        "output": str(result.output),
+        "rows": result.rows,
+        "scored": result.scored,
+        "unscored": result.unscored,
+        "classes": result.classes,
+        "reasons": result.reasons,
+    }
 
 
 def scored_as_json(result: Scored) -> dict[str, Any]:

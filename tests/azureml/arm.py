@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import base64
 import copy
-import csv
-import io
 import json
 import re
+import runpy
+import tempfile
 import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 from xml.sax.saxutils import escape
@@ -44,6 +45,16 @@ CONTAINER = "azureml-blobstore"
 NEVER = 10**9
 MAY_CHANGE = {"isArchived", "tags", "description", "properties", "stage"}
 """What of a version may be changed once it is there."""
+
+DEPENDENTS = {
+    "storageAccount": "Microsoft.Storage/storageAccounts/flock",
+    "keyVault": "Microsoft.KeyVault/vaults/flock",
+    "applicationInsights": "Microsoft.Insights/components/flock",
+    "containerRegistry": "Microsoft.ContainerRegistry/registries/flock",
+}
+"""What is made for a workspace, by what the workspace calls it; and where Application Insights keeps its log."""
+
+LOG = "Microsoft.OperationalInsights/workspaces/flock"
 
 IN_GROUP = rf"/subscriptions/{SUBSCRIPTION}/resource[gG]roups/{GROUP}"
 PROVIDERS = f"/subscriptions/{SUBSCRIPTION}/resourceGroups/{GROUP}/providers"
@@ -116,6 +127,8 @@ class Azure:
     failing: dict[str, Json] = field(default_factory=dict)
     """The errors with which the operations of things end whose "kind name" begins like the key."""
     workspaces: dict[str, Json] = field(default_factory=dict)
+    dependents: set[str] = field(default_factory=lambda: {*DEPENDENTS.values(), LOG})
+    """What is there of DEPENDENTS and LOG."""
     databricks: dict[str, Json] = field(default_factory=dict)
     things: dict[str, Json] = field(default_factory=dict)
     """Everything in the workspace, by its path there: `onlineEndpoints/…`, `models/…/versions/…`."""
@@ -280,7 +293,7 @@ def workspace_shown(azure: Azure, name: str) -> Json:
         "provisioningState": "Succeeded",
         "discoveryUrl": f"{azure.url}/discovery",
         "mlFlowTrackingUri": f"azureml://{azure.url.removeprefix('https://')}/mlflow/v1.0{HOME}",
-        "storageAccount": f"{PROVIDERS}/Microsoft.Storage/storageAccounts/flock",
+        **{kind: f"{PROVIDERS}/{one}" for kind, one in DEPENDENTS.items()},
         **held["properties"],
     }
     return {"id": HOME.replace(WORKSPACE, name), "name": name, "type": "Microsoft.MachineLearningServices/workspaces",
@@ -298,6 +311,20 @@ def delete_workspace(azure: Azure, body: Json, query: dict[str, str], name: str)
     if name not in azure.workspaces:
         return Answer(204)
     return azure.begin(202, None, f"workspace {name}", lambda: azure.workspaces.pop(name))
+
+
+def dependent(azure: Azure, body: Json, query: dict[str, str], one: str) -> Answer:
+    if one not in azure.dependents:
+        return refused(404, "ResourceNotFound", f"The Resource '{one}' under resource group '{GROUP}' was not found.")
+    properties = {"WorkspaceResourceId": f"{PROVIDERS}/{LOG}"} if one == DEPENDENTS["applicationInsights"] else {}
+    place = {"id": f"{PROVIDERS}/{one}", "name": "flock", "location": REGION}
+    return Answer(200, {**place, "type": one.rpartition("/")[0], "properties": properties})
+
+
+def delete_dependent(azure: Azure, body: Json, query: dict[str, str], one: str) -> Answer:
+    if one not in azure.dependents:
+        return Answer(204)
+    return azure.begin(202, None, f"delete {one}", lambda: azure.dependents.discard(one))
 
 
 def shown(azure: Azure, path: str) -> Json:
@@ -405,6 +432,9 @@ def put_deployment(azure: Azure, body: Json, query: dict[str, str], path: str) -
         managed = "compute" not in azure.things[endpoint]["properties"]
         if properties["endpointComputeType"] != ("Managed" if managed else "Kubernetes"):
             return refused(400, "BadArgument", "The deployment isn't of the endpoint's kind.")
+    for collection in (properties.get("dataCollector") or {"collections": {}})["collections"].values():
+        # The client sends it in small letters, and reads it in Azure's.
+        collection["dataCollectionMode"] = collection["dataCollectionMode"].capitalize()
     # What isn't said is told back with Azure's own values.
     properties.setdefault("scaleSettings", {"scaleType": "Default"})
     if properties.get("endpointComputeType") == "Kubernetes":
@@ -654,33 +684,68 @@ def score(azure: Azure, query: dict[str, str], headers: Any, sent: bytes, name: 
 
 
 def batch(azure: Azure, query: dict[str, str], headers: Any, sent: bytes, name: str) -> Answer:
-    """Score what is sent with the default deployment, and write the answers where it says; the job runs then."""
+    """Start a job that scores what is sent with the default deployment's own script, as Azure's workers call it."""
     path = f"batchEndpoints/{name}"
     if headers.get("Authorization", "").removeprefix("Bearer ") not in azure.tokens:
         return refused(401, "Unauthorized", "The token isn't valid.")
     properties = json.loads(sent)["properties"]
     default = azure.things[path]["properties"]["defaults"]["deploymentName"]
-    version = azure.things[f"{path}/deployments/{default}"]["properties"]["model"]["assetId"].rpartition("/")[2]
+    deployment = azure.things[f"{path}/deployments/{default}"]["properties"]
     [given] = properties["inputData"].values()
-    source = given["uri"].rpartition("/paths/")[2]
-    target = properties["outputData"]["score"]["uri"].rpartition("/paths/")[2]
-    files = [sent for place, sent in sorted(azure.blobs.items()) if place.startswith(source)]
-    rows = [row for file in files for row in csv.DictReader(io.StringIO(file.decode()))]
-    asked = [{key: value if key == "Island" else float(value) for key, value in row.items()} for row in rows]
-    answer = requests.post(f"{azure.scorers[version]}/invocations", json={"dataframe_records": asked}, timeout=60)
+    target, _, summary = properties["outputData"]["score"]["uri"].rpartition("/paths/")[2].rpartition("/")
     job = f"batchjob-{uuid.uuid4().hex[:8]}"
     page = {"jobServiceType": "Studio", "endpoint": f"https://ml.azure.com/runs/{job}?wsid={HOME}"}
     state = {"jobType": "Pipeline", "status": "Running", "experimentName": name, "services": {"Studio": page}}
     azure.things[f"jobs/{job}"] = {"properties": {**state, "properties": {}, "tags": {}, "jobs": {}}}
-    if not answer.ok:
-        azure.ends[name] = "Failed"
-        azure.logs[job] = [answer.json()["message"]]
-    else:
-        species = [bird["species"] for bird in answer.json()["predictions"]]
-        azure.blobs[target] = "".join(f"{row},{bird}\n" for row, bird in enumerate(species)).encode()
-        azure.logs[job] = [f"{len(species)} rows scored"]
+    with tempfile.TemporaryDirectory() as folder:
+        log, failed, written = work(azure, deployment, given["uri"], Path(folder))
+    for file, content in {**written, summary: "\n".join(log).encode()}.items():
+        azure.blobs[f"{target}/{file}"] = content
+    # Below 0, what failed is left out and nothing else happens.
+    azure.ends[name] = "Failed" if failed > deployment["errorThreshold"] >= 0 else "Completed"
+    azure.logs[job] = log
     shown_job = {"id": f"{HOME}/jobs/{job}", "name": job, "properties": properties}
     return Answer(201, shown_job)
+
+
+def work(azure: Azure, deployment: Json, source: str, folder: Path) -> tuple[list[str], int, dict[str, bytes]]:
+    """What a batch job's worker does: its log, how many files failed, and what the script wrote."""
+    code = deployment["codeConfiguration"]
+    script = put_files(azure, of_version(azure, code["codeId"])["codeUri"], folder / "code") / code["scoringScript"]
+    model = put_files(azure, of_version(azure, deployment["model"]["assetId"])["modelUri"], folder / "model" / "model")
+    files = sorted(path for path in put_files(azure, source, folder / "input").rglob("*") if path.is_file())
+    (output := folder / "output").mkdir()
+    log: list[str] = []
+    failed = 0
+    with pytest.MonkeyPatch.context() as variables:
+        variables.setenv("AZUREML_MODEL_DIR", str(model.parent))
+        variables.setenv("AZUREML_BI_OUTPUT_PATH", str(output))
+        worker = runpy.run_path(str(script))
+        worker["init"]()
+        for start in range(0, len(files), deployment["miniBatchSize"]):
+            mini_batch = [str(path) for path in files[start : start + deployment["miniBatchSize"]]]
+            try:
+                log += worker["run"](mini_batch)
+            except Exception as error:
+                failed += len(mini_batch)
+                log.append(f"{type(error).__name__}: {error}")
+    return log, failed, {path.name: path.read_bytes() for path in output.iterdir()}
+
+
+def of_version(azure: Azure, asset: str) -> Json:
+    properties: Json = azure.things[asset.removeprefix(f"{HOME}/")]["properties"]
+    return properties
+
+
+def put_files(azure: Azure, uri: str, folder: Path) -> Path:
+    """Put the blobs at an address, a folder's or a file's, into a folder here."""
+    place = re.split(rf"/paths/|/{CONTAINER}/", uri)[-1].rstrip("/")
+    for name, content in azure.blobs.items():
+        if name == place or name.startswith(f"{place}/"):
+            path = folder / (name.removeprefix(f"{place}/") if name != place else name.rpartition("/")[2])
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+    return folder
 
 
 def blob(azure: Azure, query: dict[str, str], headers: Any, sent: bytes, method: str, place: str) -> Answer:
@@ -715,10 +780,13 @@ def blob(azure: Azure, query: dict[str, str], headers: Any, sent: bytes, method:
 
 ML = re.escape(HOME)
 VERSIONED = r"((?:models|environments|codes|data|components)/[\w.-]+/versions/[\w.-]+)"
+MADE_FOR_IT = "|".join(map(re.escape, [*DEPENDENTS.values(), LOG]))
 ARM_ROUTES: dict[str, Callable[..., Answer]] = {
     rf"GET /subscriptions/{SUBSCRIPTION}/operations/{NAME}": operation,
     rf"GET {IN_GROUP}/providers/Microsoft.MachineLearningServices/workspaces/{NAME}": workspace,
     rf"DELETE {IN_GROUP}/providers/Microsoft.MachineLearningServices/workspaces/{NAME}": delete_workspace,
+    rf"GET {IN_GROUP}/providers/({MADE_FOR_IT})": dependent,
+    rf"DELETE {IN_GROUP}/providers/({MADE_FOR_IT})": delete_dependent,
     rf"PUT {ML}/((?:onlineEndpoints|batchEndpoints)/[^/]+)": put_endpoint,
     rf"DELETE {ML}/((?:onlineEndpoints|batchEndpoints)/[^/]+)": delete_endpoint,
     rf"POST {ML}/(onlineEndpoints/[^/]+)/listKeys": endpoint_keys,
@@ -727,7 +795,7 @@ ARM_ROUTES: dict[str, Callable[..., Answer]] = {
     rf"POST {ML}/(onlineEndpoints/[^/]+/deployments/[^/]+)/getLogs": deployment_logs,
     rf"POST {ML}/{VERSIONED}/startPendingUpload": start_upload,
     rf"PUT {ML}/{VERSIONED}": put_version,
-    rf"GET {ML}/(models|environments)": names,
+    rf"GET {ML}/(models|environments|data)": names,
     rf"GET {ML}/datastores": datastore,
     rf"GET {ML}/datastores/(workspaceblobstore)": datastore,
     rf"POST {ML}/datastores/(workspaceblobstore)/listSecrets": datastore_secrets,

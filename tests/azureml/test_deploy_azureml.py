@@ -97,7 +97,7 @@ def test_a_champion_gets_an_endpoint(azure: Azure, client: MLClient) -> None:
     assert running_deployment["properties"]["model"] == f"{HOME}/models/penguin_predictor-serving/versions/1"
     assert running_deployment["properties"]["instanceType"] == "Standard_DS3_v2"
     assert running_deployment["properties"]["appInsightsEnabled"] is True
-    assert "environmentId" not in running_deployment["properties"]
+    assert of_deployment(azure) == (1, "Standard_DS3_v2", True, True, True, True)
     assert running_deployment["sku"]["capacity"] == 1
     assert azure.traffic(NAME) == {ONE: 100}
     answer = online_endpoint.ask(client, NAME, LAB_BIRD)
@@ -135,22 +135,26 @@ def test_the_same_call_again_changes_nothing(azure: Azure, client: MLClient) -> 
 
 
 def of_deployment(azure: Azure, name: str = ONE) -> tuple[object, ...]:
-    """What a deployment runs on, and whether it has our own script."""
+    """What a deployment runs on, whether it has our own script and its environment, and whether it collects."""
     deployment = azure.things[f"onlineEndpoints/{NAME}/deployments/{name}"]
     properties = deployment["properties"]
-    has_script = "codeConfiguration" in properties, "environmentId" in properties
-    return deployment["sku"]["capacity"], properties["instanceType"], properties["appInsightsEnabled"], *has_script
+    kept = (properties.get("dataCollector") or {"collections": {}})["collections"]
+    modes = {name: one["dataCollectionMode"].lower() for name, one in kept.items()}
+    collects = modes == {"model_inputs": "enabled", "model_outputs": "enabled"}
+    runs_on = deployment["sku"]["capacity"], properties["instanceType"], properties["appInsightsEnabled"]
+    return *runs_on, "codeConfiguration" in properties, "environmentId" in properties, collects
 
 
 @pytest.mark.parametrize(
     ("settings", "deployed"),
     [
-        (AzureServing(instances=2), (2, "Standard_DS3_v2", True, False, False)),
-        (AzureServing(instance_type="Standard_F4s_v2"), (1, "Standard_F4s_v2", True, False, False)),
-        (AzureServing(app_insights=False), (1, "Standard_DS3_v2", False, False, False)),
-        (AzureServing(own_script=True), (1, "Standard_DS3_v2", True, True, True)),
+        (AzureServing(instances=2), (2, "Standard_DS3_v2", True, True, True, True)),
+        (AzureServing(instance_type="Standard_F4s_v2"), (1, "Standard_F4s_v2", True, True, True, True)),
+        (AzureServing(app_insights=False), (1, "Standard_DS3_v2", False, True, True, True)),
+        (AzureServing(own_script=False), (1, "Standard_DS3_v2", True, False, False, True)),
+        (AzureServing(collect=False), (1, "Standard_DS3_v2", True, True, True, False)),
     ],
-    ids=["instances", "instance_type", "app_insights", "own_script"],
+    ids=["instances", "instance_type", "app_insights", "no_code", "no_collect"],
 )
 def test_other_settings_change_the_deployment_in_place(
     azure: Azure, client: MLClient, settings: AzureServing, deployed: tuple[object, ...]
@@ -174,7 +178,7 @@ def test_other_settings_change_the_deployment_in_place(
     done = azure.changes()
     assert not deploy(FAIR, client=client, settings=settings).changed
     assert azure.changes() == done
-    former = (deployed[0], "Standard_DS3_v2", True, False, False)
+    former = (deployed[0], "Standard_DS3_v2", True, True, True, True)
     assert deploy(FAIR, client=client).changed is (former != deployed), (
         "the number of instances stays where none is said"
     )
@@ -192,13 +196,13 @@ def test_what_was_set_in_the_studio_stays_when_the_settings_change(azure: Azure,
     properties["dataCollector"] = {"collections": collected, "rollingRate": "Hour"}
     deploy(FAIR, client=client, settings=AzureServing(instances=2))
     now = azure.things[f"onlineEndpoints/{NAME}/deployments/{ONE}"]
-    assert now["sku"]["capacity"] == 2
+    assert of_deployment(azure) == (2, "Standard_DS3_v2", True, True, True, True)
     assert now["properties"]["dataCollector"]["collections"]["model_inputs"]["dataId"] == asked
     assert azure.things["data/asked/versions/1"]["properties"]["dataUri"].endswith("/paths/asked")
 
 
 def test_settings_that_fail_are_put_back(azure: Azure, client: MLClient) -> None:
-    deploy(FAIR, client=client, settings=AzureServing(own_script=True))
+    deploy(FAIR, client=client)
     former = azure.things[f"onlineEndpoints/{NAME}/deployments/{ONE}"]
     azure.failing[f"deployment {ONE}"] = {"code": "OutOfCapacity", "message": "There is no room."}
 
@@ -213,7 +217,7 @@ def test_settings_that_fail_are_put_back(azure: Azure, client: MLClient) -> None
         f"{ONE}: There is no room; look at it in the studio. {NAME} has its former traffic and settings again. The "
         "champion is the one it was."
     )
-    assert of_deployment(azure) == (1, "Standard_DS3_v2", True, True, True)
+    assert of_deployment(azure) == (1, "Standard_DS3_v2", True, True, True, True)
     now = azure.things[f"onlineEndpoints/{NAME}/deployments/{ONE}"]["properties"]
     assert now == former["properties"]
     assert azure.traffic(NAME) == {ONE: 100}
@@ -224,7 +228,7 @@ def test_settings_that_answer_wrong_are_put_back(azure: Azure, client: MLClient)
     azure.scorers["1"] = azure.scorers["3"]
     with pytest.raises(ServerError, match=rf"answers wrong.* {NAME} has its former traffic and settings again\."):
         deploy(FAIR, client=client, settings=AzureServing(instances=2))
-    assert of_deployment(azure) == (1, "Standard_DS3_v2", True, False, False)
+    assert of_deployment(azure) == (1, "Standard_DS3_v2", True, True, True, True)
 
 
 def test_settings_that_are_refused_leave_nothing_to_put_back(azure: Azure, client: MLClient) -> None:
@@ -232,7 +236,7 @@ def test_settings_that_are_refused_leave_nothing_to_put_back(azure: Azure, clien
     azure.fail(f"PUT .*/deployments/{ONE}", refused(403, "AuthorizationFailed", "You may not."))
     with pytest.raises(ServerError, match=rf"You may not; .* {NAME} has its former traffic again\. The champion"):
         deploy(FAIR, client=client, settings=AzureServing(instances=2))
-    assert of_deployment(azure) == (1, "Standard_DS3_v2", True, False, False)
+    assert of_deployment(azure) == (1, "Standard_DS3_v2", True, True, True, True)
 
 
 @pytest.mark.parametrize(
@@ -265,7 +269,7 @@ def test_a_challenger_is_asked_before_it_gets_traffic_and_then_becomes_champion(
     azure.asked.clear()
     azure.invoked.clear()
     assert deploy(GOOD, client=client) == Deployed(GOOD, NAME, 100, changed=True, became_champion=True)
-    assert azure.changes() == [
+    assert [line for line in azure.changes() if re.search("/(models|onlineEndpoints)/", line)] == [
         "PUT /models/penguin_predictor-serving/versions/3",
         f"PUT /onlineEndpoints/{NAME}/deployments/{THREE}",
         f"PUT /onlineEndpoints/{NAME}",
@@ -538,15 +542,28 @@ def test_settings_that_do_not_fit() -> None:
         AzureServing(auth="none")
 
 
-def test_our_own_script_is_sent_with_its_image(azure: Azure, client: MLClient) -> None:
-    deploy(FAIR, client=client, settings=AzureServing(own_script=True))
+def test_our_own_script_is_sent_with_what_it_runs_in(azure: Azure, client: MLClient) -> None:
+    deploy(FAIR, client=client)
     properties = azure.things[f"onlineEndpoints/{NAME}/deployments/{ONE}"]["properties"]
     assert properties["codeConfiguration"]["scoringScript"] == "azure_scoring.py"
-    image = azure.things[properties["environmentId"].removeprefix(f"{HOME}/")]["properties"]
-    assert image["inferenceConfig"]["scoringRoute"] == {"port": 5001, "path": "/score"}
-    [dockerfile] = [content.decode() for name, content in azure.blobs.items() if name.endswith("/Dockerfile")]
-    assert "java" not in dockerfile.lower()
+    environment = azure.things[properties["environmentId"].removeprefix(f"{HOME}/")]["properties"]
+    assert environment["image"] == "mcr.microsoft.com/azureml/openmpi4.1.0-ubuntu22.04:latest"
+    pip = yaml.safe_load(environment["condaFile"])["dependencies"][-1]["pip"]
+    assert [package.split("==")[0] for package in pip] == [
+        *("mlflow", "numpy", "onnxruntime", "pandas"),
+        *("azureml-ai-monitoring", "azureml-inference-server-http"),
+    ]
     assert [name for name in azure.blobs if name.endswith("/azure_scoring.py")]
+
+
+def test_what_is_asked_and_answered_is_kept_where_monitoring_finds_it(azure: Azure, client: MLClient) -> None:
+    deploy(FAIR, client=client)
+    collector = azure.things[f"onlineEndpoints/{NAME}/deployments/{ONE}"]["properties"]["dataCollector"]
+    for kind in ("model_inputs", "model_outputs"):
+        asset = f"data/{NAME}-{ONE}-{kind}/versions/1"
+        assert collector["collections"][kind]["dataId"] == f"{HOME}/{asset}"
+        place = f"azureml://datastores/workspaceblobstore/paths/modelDataCollector/{NAME}/{ONE}/{kind}"
+        assert azure.things[asset]["properties"]["dataUri"].endswith(place.removeprefix("azureml:/"))
 
 
 REFUSALS = [

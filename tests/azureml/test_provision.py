@@ -10,7 +10,20 @@ import pytest
 from click.testing import CliRunner, Result
 
 from penguins.cli import main
-from tests.azureml.arm import GROUP, SECRETS, SUBSCRIPTION, TOKEN, WORKSPACE, Azure, configure, refused, running
+from tests.azureml.arm import (
+    DEPENDENTS,
+    GROUP,
+    LOG,
+    PROVIDERS,
+    SECRETS,
+    SUBSCRIPTION,
+    TOKEN,
+    WORKSPACE,
+    Azure,
+    configure,
+    refused,
+    running,
+)
 from tests.azureml.tls import Authority
 
 pytestmark = pytest.mark.azureml
@@ -173,6 +186,46 @@ def test_deleting_asks_first_and_says_what_goes_with_it(azure: Azure) -> None:
     assert azure.workspaces == {}
     result = command(*delete, "--yes")
     assert (result.exit_code, result.stdout) == (0, f"There is no {WORKSPACE}: nothing to delete.\n"), result.output
+
+
+def test_what_belongs_to_a_workspace_goes_with_it_where_that_is_asked_for(azure: Azure) -> None:
+    delete = ("azureml", "workspace", "delete", "--name", WORKSPACE, "--yes")
+    there = set(azure.dependents)
+    assert command(*delete).stdout == f"{WORKSPACE} is deleted.\n"
+    assert azure.dependents == there
+    azure.workspaces[WORKSPACE] = {"location": "westeurope", "tags": {}, "properties": {}}
+    assert command(*delete, "--with-dependents").stdout == f"{WORKSPACE} is deleted.\n"
+    assert (azure.workspaces, azure.dependents) == ({}, set())
+
+
+@pytest.mark.parametrize("gone", list(DEPENDENTS.values()))
+def test_what_is_gone_already_does_not_keep_the_rest(azure: Azure, gone: str) -> None:
+    azure.dependents.remove(gone)
+    result = command("azureml", "workspace", "delete", "--name", WORKSPACE, "--yes", "--with-dependents")
+    assert (result.exit_code, result.stdout) == (0, f"{WORKSPACE} is deleted.\n"), result.output
+    assert azure.workspaces == {}
+    # Without Application Insights nobody knows any more where its log was.
+    assert azure.dependents == ({LOG} if gone == DEPENDENTS["applicationInsights"] else set())
+
+
+def test_what_of_a_workspace_is_left_is_named(azure: Azure) -> None:
+    azure.fail("DELETE .*/Microsoft.KeyVault/", refused(403, "AuthorizationFailed", "You may not delete vaults."))
+    azure.failing[f"delete {DEPENDENTS['storageAccount']}"] = {"code": "InUse", "message": "The account is in use."}
+    result = command("azureml", "workspace", "delete", "--name", WORKSPACE, "--yes", "--with-dependents")
+    assert (result.exit_code, azure.workspaces) == (1, {})
+    assert azure.dependents == {DEPENDENTS["storageAccount"], DEPENDENTS["keyVault"]}
+    said = result.stderr.splitlines()[-1]
+    places = [f"{PROVIDERS}/{DEPENDENTS[kind]}" for kind in ("storageAccount", "keyVault")]
+    assert said.startswith(f"Error: {WORKSPACE} is deleted, but not {', '.join(places)} (flock: The account is in use;")
+    assert said.endswith("): delete that in the portal, or it costs.")
+
+
+def test_a_workspace_that_can_not_be_deleted_keeps_what_belongs_to_it(azure: Azure) -> None:
+    there = set(azure.dependents)
+    azure.fail("DELETE .*/Microsoft.MachineLearningServices/", refused(409, "ScopeLocked", "The workspace is locked."))
+    result = command("azureml", "workspace", "delete", "--name", WORKSPACE, "--yes", "--with-dependents")
+    assert (result.exit_code, list(azure.workspaces), azure.dependents) == (1, [WORKSPACE], there)
+    assert "The workspace is locked" in result.stderr
 
 
 def test_a_databricks_workspace_is_deleted(azure: Azure) -> None:
