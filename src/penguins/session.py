@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +19,19 @@ from penguins.java import java_home
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
+VARIABLES = (
+    *("SPARK_HOME", "SPARK_CONF_DIR", "SPARK_REMOTE", "SPARK_API_MODE", "SPARK_LOCAL_IP", "SPARK_LOCAL_DIRS", "MASTER"),
+    *("SPARK_DRIVER_MEMORY", "PYSPARK_SUBMIT_ARGS", "PYSPARK_GATEWAY_PORT"),
+    *("JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS", "_JAVA_OPTIONS"),
+)
+"""What Spark and Java heed of the environment, and which may be in the way when Spark can't start."""
+
+NO_REASON = re.compile(
+    r"Picked up |NOTE: |WARNING: |\tat |\t?\.\.\. \d+ more|Error occurred during initialization of VM"
+    r"|Error: Could not create the Java|Error: A fatal exception|.*: line \d+: "
+)
+"""How lines begin that a JVM and Spark's scripts print around the one that says what is wrong."""
+
 LOG4J = Path(__file__).with_name("log4j2.properties")
 
 
@@ -26,7 +40,7 @@ def spark_session(*, verbose: bool = False, brief: bool = False) -> SparkSession
 
     `brief` tunes a new JVM to be quick at once instead of fast in the long run, for little data.
     `SPARK_REMOTE`, `MASTER` and `SPARK_DRIVER_MEMORY` mean what they mean to Spark. Without `verbose` nothing that the
-    JVM prints reaches the user, but its last line is told when Spark can't start.
+    JVM prints reaches the user, but the line with the reason is told when Spark can't start.
     Raises PenguinsError without pyspark, JavaError without a Java that works.
     """
     try:
@@ -37,7 +51,12 @@ def spark_session(*, verbose: bool = False, brief: bool = False) -> SparkSession
         return active
     if not (os.environ.get("SPARK_REMOTE") or os.environ.get("DATABRICKS_RUNTIME_VERSION")):
         _start_local_spark(verbose, brief)
-    return SparkSession.builder.appName("penguins").getOrCreate()
+    from pyspark.errors import PySparkException
+
+    try:
+        return SparkSession.builder.appName("penguins").getOrCreate()
+    except PySparkException as error:  # as for an address in SPARK_REMOTE that is none
+        raise _cant_start(first_sentence(error)) from error
 
 
 @contextmanager
@@ -77,6 +96,7 @@ def _start_local_spark(verbose: bool, brief: bool) -> None:
         os.environ["JAVA_HOME"] = home
     # Spark's Python workers would otherwise be whatever `python3` the PATH finds.
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+    _require_own_spark()
     on_ctrl_c = signal.getsignal(signal.SIGINT)
     conf = SparkConf().setAll(list(_settings(verbose, brief).items())).setMaster(os.environ.get("MASTER", "local[*]"))
     with tempfile.TemporaryFile("w+") as said:
@@ -90,13 +110,10 @@ def _start_local_spark(verbose: bool, brief: bool) -> None:
             else:
                 SparkContext(conf=conf.setAppName("penguins"))
         except Py4JError as error:  # the JVM is there, and says why it makes no session
-            raise JavaError(f"Spark can't start: {first_sentence(error)}") from error
+            raise _cant_start(first_sentence(error)) from error
         except (PySparkException, OSError) as error:
             said.seek(0)
-            # What comes after it are the places in Spark's code.
-            lines = [line for line in said.read().splitlines() if line.strip() and not line.startswith("\tat ")]
-            last_line = [first_sentence(error), *lines][-1]
-            raise JavaError(f"Spark can't start: {last_line}") from error
+            raise _cant_start(reason(said) or first_sentence(error)) from error
     if threading.current_thread() is threading.main_thread():
         # PySpark's own handler asks the JVM to cancel its jobs, on the very connection that waits for a job. That
         # fails, the caller gets an error in place of KeyboardInterrupt, and a search takes it for a failed trial.
@@ -114,6 +131,41 @@ def _names_in_utf8() -> Iterator[None]:
     finally:
         if before is not None:
             os.environ["LC_ALL"] = before
+
+
+def reason(said: Iterable[str]) -> str | None:
+    """The line among what a JVM printed before it ended that tells why; None where there is none.
+
+    That is the last cause of an exception, and otherwise the first line that isn't printed always.
+    """
+    lines = [line.rstrip() for line in said if line.strip() and not NO_REASON.match(line)]
+    causes = [line for line in lines if line.startswith("Caused by: ")]
+    found = causes[-1:] or lines[:1]
+    return re.sub(r'^(Caused by: |Exception in thread "[^"]*" |Error: )', "", found[0]) if found else None
+
+
+def _cant_start(why: str) -> JavaError:
+    heeded = [name for name in VARIABLES if os.environ.get(name)]
+    also = f" (the environment sets {', '.join(heeded)})" if heeded else ""
+    return JavaError(f"Spark can't start: {why.rstrip('.')}{also}.")
+
+
+def _require_own_spark() -> None:
+    """Raise JavaError when SPARK_HOME leads to no Spark, or to one that pyspark can't talk to."""
+    import pyspark
+
+    home = os.environ.get("SPARK_HOME")
+    if not home:
+        return
+    if not Path(home, "bin", "spark-submit").is_file():
+        raise JavaError(f"SPARK_HOME is {home}, where there is no Spark: unset it, or give the folder of one.")
+    jars = (file.name for file in Path(home, "jars").glob("spark-core_*.jar"))
+    versions = [found[1] for jar in jars if (found := re.match(r"spark-core_[\d.]+-(\d+\.\d+)", jar))]
+    if versions and not pyspark.__version__.startswith(f"{versions[0]}."):
+        raise JavaError(
+            f"SPARK_HOME is {home}, which has Spark {versions[0]}, and pyspark here is {pyspark.__version__}: "
+            "unset SPARK_HOME, or install the pyspark of that version."
+        )
 
 
 def _settings(verbose: bool, brief: bool) -> dict[str, str]:
