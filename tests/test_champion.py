@@ -15,7 +15,7 @@ from pathlib import Path
 import mlflow
 import pytest
 
-from penguins import champion
+from penguins import champion, process
 from penguins.errors import ModelError, StoreError
 from penguins.flavor import load_scorer
 from penguins.registry import Version
@@ -98,22 +98,76 @@ def test_of_many_who_read_the_same_champion_one_moves_it(models: Path) -> None:
     assert claims() == []
 
 
+def claim(who: str, *, made_at: float | None = None, former: int | None = None) -> str:
+    """What a process writes on the registered model while it moves the champion."""
+    return json.dumps([time.time() if made_at is None else made_at, who, former])
+
+
+def lay(name: str, value: str) -> None:
+    mlflow.MlflowClient().set_registered_model_tag(NAME, champion.CLAIM + name, value)
+
+
+def as_of(identity: str, **parts: str) -> str:
+    values = dict(zip(("pid", "start", "boot", "space", "home", "host"), identity.split("_", 5), strict=True))
+    return "_".join((values | parts).values())
+
+
 def test_a_claim_of_a_process_that_is_gone_holds_nobody_up(models: Path) -> None:
-    gone = subprocess.Popen([sys.executable, "-c", ""])
-    gone.wait()
-    left_behind = {
-        "here": [time.time(), socket.gethostname(), gone.pid, None],
-        "elsewhere": [time.time() - 601, "far", 1, None],
-    }
-    for name, value in left_behind.items():
-        mlflow.MlflowClient().set_registered_model_tag(NAME, champion.CLAIM + name, json.dumps(value))
-    assert champion.move(ONE, instead_of=None)
+    gone = subprocess.run(
+        [sys.executable, "-c", "from penguins import process; print(process.identity())"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.strip()
+    mine = process.identity()
+    lay("here", claim(gone))
+    lay("elsewhere", claim("1_1_1_1_1_far", made_at=time.time() - 601))
+    # A container that starts again has the host name and the PIDs that it had.
+    lay("this_pid", claim(as_of(mine, start="1")))
+    lay("earlier_version", json.dumps([time.time() - 601, socket.gethostname(), os.getpid(), None]))
+    assert champion.move(ONE, instead_of=None, patience=0)
     assert claims() == []
 
 
+@pytest.mark.parametrize(
+    "parts",
+    [{"boot": "0", "space": "0", "home": "0"}, {"space": "0", "home": "0"}, {"pid": "999999999", "host": "far"}],
+    ids=["a machine of this name", "a container of this name", "another machine"],
+)
+def test_a_claim_from_elsewhere_isnt_taken_for_abandoned(models: Path, parts: dict[str, str]) -> None:
+    lay("other", claim(as_of(process.identity(), **parts)))
+    with pytest.raises(
+        StoreError, match=r"^Process \d+ on \S+ has been moving the champion of penguin_predictor since"
+    ):
+        champion.move(ONE, instead_of=None, patience=0)
+    assert claims() == [f"{champion.CLAIM}other"]
+
+
+def test_a_claim_of_an_earlier_version_of_this_package_counts(models: Path) -> None:
+    lay("other", json.dumps([time.time(), "far", 4711, None]))
+    with pytest.raises(StoreError, match=r"^Process 4711 on far has been moving the champion of penguin_predictor"):
+        champion.move(ONE, instead_of=None, patience=0)
+
+
+def test_a_tag_of_somebody_else_that_begins_like_a_claim_is_nobodys_claim(models: Path) -> None:
+    others = {
+        "policy": "see the wiki",
+        "on": "",
+        "since": "2026",
+        "list": "[1, 2]",
+        "pair": '["a", "b", "c"]',
+        "of": "{}",
+    }
+    for name, value in others.items():
+        lay(name, value)
+    assert champion.move(ONE, instead_of=None, patience=0)
+    assert champion.move(TWO, instead_of=ONE, patience=0)
+    assert champion.roll_back(NAME) == (ONE, TWO)
+    assert sorted(claims()) == sorted(champion.CLAIM + name for name in others), "and stays"
+
+
 def test_a_claim_of_a_process_that_works_is_waited_for_and_then_told(models: Path) -> None:
-    value = json.dumps([datetime(2100, 1, 2, 3, 4, tzinfo=UTC).timestamp(), socket.gethostname(), os.getpid(), None])
-    mlflow.MlflowClient().set_registered_model_tag(NAME, f"{champion.CLAIM}other", value)
+    lay("other", claim(process.identity(), made_at=datetime(2100, 1, 2, 3, 4, tzinfo=UTC).timestamp()))
     with pytest.raises(StoreError) as raised:
         champion.move(ONE, instead_of=None, patience=0.5)
     assert str(raised.value) == (
@@ -130,10 +184,22 @@ def test_killed_between_the_two_aliases_the_way_back_is_the_one_there_was(models
     # What whoever promotes version 2 in place of 3, with 1 as the way back, has written at that moment.
     for alias in ("champion", "previous_champion"):
         client.set_registered_model_alias(NAME, alias, "3")
-    client.set_registered_model_tag(NAME, f"{champion.CLAIM}gone", json.dumps([time.time() - 601, "far", 1, 1]))
+    lay("gone", claim("1_1_1_1_1_far", made_at=time.time() - 601, former=1))
     now, before = champion.roll_back(NAME)
     assert (now.number, before.number) == (1, 3)
     assert aliases() == {"champion": 1, "previous_champion": 3}
+    assert claims() == []
+
+
+def test_killed_between_the_two_aliases_a_way_back_that_is_deleted_meanwhile_is_none(models: Path) -> None:
+    client = mlflow.MlflowClient()
+    for alias in ("champion", "previous_champion"):
+        client.set_registered_model_alias(NAME, alias, "3")
+    lay("gone", claim("1_1_1_1_1_far", made_at=time.time() - 601, former=1))
+    client.delete_model_version(NAME, "1")
+    with pytest.raises(ModelError, match=rf"^{NAME} has no previous champion: version 3 is the first\.$"):
+        champion.roll_back(NAME)
+    assert aliases() == {"champion": 3, "previous_champion": 3}
     assert claims() == []
 
 
@@ -149,7 +215,7 @@ def test_a_champion_that_cant_be_loaded_is_no_way_back(models: Path) -> None:
 KILLED_AGAIN_AND_AGAIN = """
 import os, random, signal, sys, time
 import mlflow
-from penguins import champion
+from penguins import champion, process
 from penguins.flavor import load_scorer
 from penguins.registry import Version
 from penguins.tracking import Tracking

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import sqlite3
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import mlflow
 import pandas as pd
 import pytest
+import requests
 
 from penguins import flavor, registry
 from penguins.errors import ModelError, StoreError
+from penguins.promote import promote
+from penguins.registry import Version
 from penguins.tracking import Tracking
 from penguins.train import train_from_source
 from tests.conftest import PENGUINS_CSV, point_at_nothing
+from tests.servers import mlflow_server
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -86,3 +94,180 @@ def test_a_version_that_isnt_there_cant_be_copied(store: Path, tmp_path: Path) -
         registry.copy_version("nobody", 7, here, there)
     assert mlflow.get_tracking_uri() == here.tracking_uri
     assert there.client().search_registered_models() == []
+
+
+NAME = "penguin_predictor"
+
+
+def sentence_of(model: str) -> str:
+    with pytest.raises(ModelError) as raised:
+        registry.resolve(model)
+    return str(raised.value)
+
+
+def test_what_isnt_there_is_told_as_it_is(models: Path) -> None:
+    client = mlflow.MlflowClient()
+    rest = "`penguins train` makes a version, `penguins promote` the champion."
+    assert sentence_of(f"models:/{NAME}@champion") == f"{NAME} doesn't have the alias champion: {rest}"
+    assert sentence_of(f"models:/{NAME}/7") == f"{NAME} doesn't have a version 7: {rest}"
+    for model in ("models:/emperors@champion", "models:/emperors/1"):
+        assert sentence_of(model) == "There is no registered model emperors: `penguins train` makes one."
+    client.delete_model_version(NAME, "2")
+    # MLflow's own functions remove the aliases of a version with it; not every registry does.
+    put_alias(models, "champion", 2)
+    put_alias(models, "night", 2)
+    assert sentence_of(f"models:/{NAME}@champion") == (
+        f"The alias champion of {NAME} is that of version 2, which is deleted: "
+        "`penguins promote --replace-broken-champion` makes another version champion."
+    )
+    assert sentence_of(f"models:/{NAME}@night") == (
+        f"The alias night of {NAME} is that of version 2, which is deleted: give it to another one."
+    )
+    client.delete_registered_model(NAME)
+    assert sentence_of(f"models:/{NAME}@champion") == (
+        f"There is no registered model {NAME}: `penguins train` makes one."
+    )
+    with pytest.raises(ModelError, match=rf"^There is no version of {NAME}: `penguins train` makes one\.$"):
+        registry.newest(NAME)
+
+
+def test_a_version_that_isnt_ready_is_told_and_one_that_failed_isnt_the_newest(models: Path) -> None:
+    change(models, "UPDATE model_versions SET status = 'PENDING_REGISTRATION' WHERE version = 2")
+    change(
+        models,
+        "UPDATE model_versions SET status = 'FAILED_REGISTRATION', status_message = 'no space left' WHERE version = 3",
+    )
+    assert sentence_of(f"models:/{NAME}/2") == (
+        f"Version 2 of {NAME} isn't there yet (PENDING_REGISTRATION): try again when the registry has all its files."
+    )
+    assert sentence_of(f"models:/{NAME}/3") == (
+        f"Version 3 of {NAME} has no files (FAILED_REGISTRATION: no space left): register the model of its run again."
+    )
+    assert registry.newest(NAME).number == 2, "which is to be waited for"
+
+
+def test_a_version_without_its_training_run_cant_be_judged_and_says_why(spark: SparkSession, models: Path) -> None:
+    client = mlflow.MlflowClient()
+    version = client.get_model_version(NAME, "1")
+    assert version.source is not None
+    without = client.create_model_version(NAME, version.source)
+    with pytest.raises(ModelError) as raised:
+        promote(spark, Version(NAME, int(without.version)))
+    assert str(raised.value) == f"models:/{NAME}/4 was registered without a training run, so it can't be judged."
+    change(models, f"UPDATE model_versions SET run_id = '{'0' * 32}' WHERE version = 1")
+    with pytest.raises(ModelError, match=rf"^The training run of models:/{NAME}/1 can't be found: .*0000"):
+        promote(spark, Version(NAME, 1))
+    run = mlflow.get_run(client.get_model_version(NAME, "2").run_id or "")
+    client.delete_experiment(run.info.experiment_id)
+    with pytest.raises(StoreError, match=r"^No run can be started: .*deleted"):
+        promote(spark, Version(NAME, 2))
+
+
+def put_alias(database: Path, alias: str, version: int) -> None:
+    change(
+        database, f"INSERT INTO registered_model_aliases (alias, version, name) VALUES ('{alias}', {version}, '{NAME}')"
+    )
+
+
+def change(database: Path, statement: str) -> None:
+    with sqlite3.connect(database) as connection:
+        connection.execute(statement)
+    connection.close()
+
+
+class Lossy(BaseHTTPRequestHandler):
+    """A way to a real MLflow server on which the answer to one request is lost."""
+
+    server_uri = ""
+    lost = ""
+    reaches = True
+
+    def forward(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        kept = {"Content-Type": self.headers.get("Content-Type", "application/json")}
+        is_lost = bool(type(self).lost) and self.path.endswith(type(self).lost)
+        if not is_lost or type(self).reaches:
+            answer = requests.request(
+                self.command, type(self).server_uri + self.path, data=body, headers=kept, timeout=60
+            )
+        status, content = (502, b"The gateway gave up") if is_lost else (answer.status_code, answer.content)
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    # The names are those of Python's server.
+    do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = forward  # noqa: N815
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture(scope="module")
+def behind_a_gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tracking]:
+    """A real MLflow server behind a gateway that can lose answers."""
+    with mlflow_server(tmp_path_factory.mktemp("behind")) as server:
+        Lossy.server_uri = server.uri
+        with ThreadingHTTPServer(("127.0.0.1", 0), Lossy) as gateway:
+            threading.Thread(target=gateway.serve_forever, daemon=True).start()
+            yield Tracking(f"http://127.0.0.1:{gateway.server_port}")
+            gateway.shutdown()
+
+
+@pytest.fixture
+def gateway(behind_a_gateway: Tracking, monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Lossy]]:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    behind_a_gateway.activate()
+    yield Lossy
+    Lossy.lost, Lossy.reaches = "", True
+    mlflow.set_tracking_uri("")
+    mlflow.set_registry_uri("")
+
+
+class Nothing:
+    """A flavor without files."""
+
+    @staticmethod
+    def save_model(path: str, mlflow_model: mlflow.models.Model) -> None:
+        """Write the file that says so."""
+        mlflow_model.add_flavor("nothing")
+        Path(path).mkdir()
+        mlflow_model.save(str(Path(path, "MLmodel")))
+
+
+def log_a_model() -> tuple[str, str]:
+    """Log any model, and say under which run and which URI."""
+    with mlflow.start_run() as run:
+        model = mlflow.models.Model()
+        logged = model.log(None, flavor=Nothing, name="model")
+    return run.info.run_id, logged.model_uri
+
+
+def numbers(name: str) -> list[int]:
+    return sorted(int(found.version) for found in mlflow.MlflowClient().search_model_versions(f"name='{name}'"))
+
+
+def test_a_version_whose_answer_was_lost_is_registered_once_and_told_as_registered(gateway: type[Lossy]) -> None:
+    run_id, uri = log_a_model()
+    gateway.lost = "model-versions/create"
+    assert registry.register(uri, "lost") == 1
+    assert numbers("lost") == [1]
+    assert registry.register(uri, "lost") == 2, "asked for again it is a second one, and not the first again"
+    assert registry.register(f"runs:/{run_id}/model", "lost") == 3
+    assert numbers("lost") == [1, 2, 3]
+
+
+def test_a_refused_registration_names_the_run_and_leaves_what_others_made(gateway: type[Lossy]) -> None:
+    run_id, uri = log_a_model()
+    gateway.lost, gateway.reaches = "model-versions/create", False
+    for number in (1, 2):
+        with pytest.raises(StoreError) as raised:
+            registry.register(uri, "two words")
+        assert "502" in str(raised.value)
+        assert str(raised.value).endswith(
+            f"; the run {run_id} has it, and `penguins register {run_id} --register-as 'two words'` registers it."
+        )
+        assert number in {1, 2}
+    assert mlflow.MlflowClient().search_registered_models("name = 'two words'") == []
+    gateway.lost = ""
+    assert registry.register_run(run_id, "two words")[1].number == 1

@@ -182,7 +182,8 @@ def test_a_name_that_no_registry_takes_is_refused_at_once(tiny: DataFrame, store
     with pytest.raises(ParameterError) as raised:
         train_model(tiny, tiny, register_as=name)
     assert str(raised.value) == (
-        f"The registered model's name is {name!r}: give one without / and :, or catalog.schema.model."
+        f"The registered model's name is {name!r}: give a name without / : @ ? ' or line breaks, not . or .., "
+        "and no more than 250 characters."
     )
     assert all_runs() == []
 

@@ -3,28 +3,25 @@
 from __future__ import annotations
 
 import json
-import os
 import random
-import socket
 import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
-import psutil
-
-from penguins import dialect
+from penguins import dialect, process
 from penguins.config import CHAMPION, PREVIOUS_CHAMPION
 from penguins.errors import ModelError, StoreError
 from penguins.flavor import load_scorer
-from penguins.registry import Version, asking
+from penguins.registry import Version, asking, resolve
 
 CLAIM = "moving_champion_"
 """How the tags begin that say that somebody is moving the champion."""
 
 CLAIM_LIFETIME = 600.0
-"""Seconds after which a claim from another machine is taken for left behind; a move takes about one."""
+"""Seconds after which a claim is taken for left behind, whoever made it; a move takes about one."""
 
 CLAIM_PATIENCE = 30.0
 """Seconds to wait for others who move the champion."""
@@ -75,6 +72,36 @@ def roll_back(name: str) -> tuple[Version, Version]:
     return previous, champion
 
 
+@dataclass(frozen=True)
+class _Claim:
+    made_at: float
+    """Seconds since 1970, by the clock of whoever made it."""
+    who: str
+    """The process that made it: `process.identity()`."""
+    former: int | None
+    """Which version was the previous champion then."""
+
+    @classmethod
+    def of(cls, value: str) -> _Claim | None:
+        """The claim that a tag's value holds; None for a tag that means something else to somebody else."""
+        try:
+            made_at, *who, former = json.loads(value)
+            # Of an earlier version of this package, which wrote a host and a PID, nothing more can be known.
+            identity = str(who[0]) if len(who) == 1 else f"{int(who[1])}_____{who[0]}"
+            claim = cls(float(made_at), identity, None if former is None else int(former))
+        except (ValueError, TypeError, IndexError):
+            return None
+        return claim if identity.count("_") >= 5 else None
+
+    def __str__(self) -> str:
+        return json.dumps([self.made_at, self.who, self.former])
+
+    @property
+    def is_abandoned(self) -> bool:
+        """Whether the process that made it is gone, or must be, because much time has passed."""
+        return process.is_alive(self.who) is False or time.time() - self.made_at > CLAIM_LIFETIME
+
+
 @contextmanager
 def _claim(name: str, patience: float) -> Iterator[None]:
     """Hold the only claim on moving the aliases of a registered model."""
@@ -84,10 +111,11 @@ def _claim(name: str, patience: float) -> Iterator[None]:
         try:
             with asking(name):
                 former = dialect.marked(name, PREVIOUS_CHAMPION)
-                dialect.note(name, key, json.dumps([time.time(), socket.gethostname(), os.getpid(), former]))
-                claims = dialect.notes(name)
-            others = {other: value for other, value in claims.items() if other.startswith(CLAIM) and other != key}
-            for other in [other for other, value in others.items() if _is_abandoned(value)]:
+                dialect.note(name, key, str(_Claim(time.time(), process.identity(), former)))
+                others = _claims(name)
+            # A server may show what was written a moment later.
+            others.pop(key, None)
+            for other in [other for other, claim in others.items() if claim.is_abandoned]:
                 _put_right(name, others.pop(other))
                 _withdraw(name, other)
             if not others:
@@ -96,11 +124,11 @@ def _claim(name: str, patience: float) -> Iterator[None]:
         finally:
             _withdraw(name, key)
         if time.monotonic() > deadline:
-            other, value = others.popitem()
-            made_at, host, process, _ = json.loads(value)
-            since = datetime.fromtimestamp(made_at, UTC).strftime("%H:%M UTC")
+            other, claim = others.popitem()
+            since = datetime.fromtimestamp(claim.made_at, UTC).strftime("%H:%M UTC")
+            who = process.in_words(claim.who)
             raise StoreError(
-                f"Process {process} on {host} has been moving the champion of {name} since {since}: "
+                f"{who[0].upper()}{who[1:]} has been moving the champion of {name} since {since}: "
                 "try again later, or, if it is gone, "
                 f"remove the tag {other} of {dialect.notes_place(name)}."
             )
@@ -108,21 +136,21 @@ def _claim(name: str, patience: float) -> Iterator[None]:
         time.sleep(random.uniform(0.1, 1.0))
 
 
-def _is_abandoned(value: str) -> bool:
-    """Whether the process that made a claim is gone: it was killed on this machine, or much time has passed."""
-    made_at, host, process, _ = json.loads(value)
-    if host == socket.gethostname() and not psutil.pid_exists(process):
-        return True
-    return bool(time.time() - made_at > CLAIM_LIFETIME)
+def _claims(name: str) -> dict[str, _Claim]:
+    """All claims on moving the aliases of a registered model, by their tags."""
+    tags = ((key, _Claim.of(value)) for key, value in dialect.notes(name).items() if key.startswith(CLAIM))
+    return {key: claim for key, claim in tags if claim is not None}
 
 
-def _put_right(name: str, value: str) -> None:
+def _put_right(name: str, claim: _Claim) -> None:
     """Take back the first half of a move, if whoever made the claim was killed before the second."""
-    former = json.loads(value)[3]
     with asking(name):
-        champion = dialect.marked(name, CHAMPION)
-        if former is not None and champion is not None and dialect.marked(name, PREVIOUS_CHAMPION) == champion:
-            dialect.mark(name, former, PREVIOUS_CHAMPION)
+        champion, previous = (dialect.marked(name, alias) for alias in (CHAMPION, PREVIOUS_CHAMPION))
+        if claim.former is None or champion is None or champion != previous:
+            return
+        # One that is deleted meanwhile is no way back.
+        with suppress(ModelError):
+            dialect.mark(name, resolve(f"models:/{name}/{claim.former}").number, PREVIOUS_CHAMPION)
 
 
 def _withdraw(name: str, key: str) -> None:

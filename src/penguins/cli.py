@@ -147,8 +147,8 @@ def train(
         flavor.require_free(save_to)
     with show.progress(("Starting Spark", *train.SOURCE_STEPS, *train.STEPS)) as report:
         report("Starting Spark")
-        with _working_on(data, reachable_store(tracking_uri)) as spark:
-            register = None if no_register else register_as
+        register = None if no_register else register_as
+        with _working_on(data, reachable_store(tracking_uri, register_as=register)) as spark:
             trained = train.train_from_source(spark, data, parameters, register_as=register, report=report, **options)
             if save_to is not None:
                 flavor.save(trained.model, save_to, trained.input_example, trained.spec)
@@ -199,8 +199,8 @@ def tune(
     steps = ("Starting Spark", *train.SOURCE_STEPS, *tune.STEPS, *train.STEPS)
     with show.search_progress(steps, trials) as (report, on_trial):
         report("Starting Spark")
-        with _working_on(data, reachable_store(tracking_uri)) as spark:
-            register = None if no_register else register_as
+        register = None if no_register else register_as
+        with _working_on(data, reachable_store(tracking_uri, register_as=register)) as spark:
             tuned = tune.tune_from_source(
                 spark, data, settings, register_as=register, report=report, on_trial=on_trial, **options
             )
@@ -394,6 +394,45 @@ def monitor(
         sys.exit(ANSWER_IS_NO)
 
 
+@main.command("clean-up")
+@click.option("--experiment", help="Look in this MLflow experiment only.  [default: in all]")
+@click.option("--dry-run", is_flag=True, help="Only list.")
+@click.option("--yes", is_flag=True, help="Don't ask first.")
+@tracking_option
+@json_option
+@verbose_option
+def clean_up(experiment: str | None, dry_run: bool, yes: bool, tracking_uri: str | None, as_json: bool) -> None:
+    """List what killed commands have left, and clean it up after a yes.
+
+    Their runs end as KILLED; the models that they were logging and their temporary folders are deleted. What a process
+    that is still there is working on stays, and so does what one on another machine or in another container has begun.
+    What penguins made in an Azure Machine Learning workspace is taken away by `penguins azureml clean-up`.
+    """
+    if as_json and not (yes or dry_run):
+        raise click.UsageError("--json asks nothing: add --yes or --dry-run.")
+    from penguins import leftovers
+
+    reachable_store(tracking_uri, has_models=True).activate()
+    gone, unknown = leftovers.find(experiment)
+    folders, fitted = leftovers.find_folders()
+    gone += folders
+    if not as_json:
+        click.echo("\n".join(map(str, gone)) or "Killed commands have left nothing here.")
+        for one in unknown:
+            click.echo(f"{one}: that can't be known from here, so it stays.")
+        for folder in fitted:
+            click.echo(f"{folder} holds a model that was fitted and not logged: `penguins log {folder}` logs it.")
+    if gone and not yes and not dry_run:
+        click.confirm(f"Clean these {len(gone)} up?", abort=True)
+    removed = [] if dry_run else leftovers.remove(gone)
+    if as_json:
+        listed = {"found": gone, "removed": removed, "unknown": unknown}
+        answer = {name: [str(one) for one in ones] for name, ones in listed.items()}
+        click.echo(json.dumps({**answer, "fitted": list(map(str, fitted))}))
+    elif removed:
+        click.echo(f"{len(removed)} cleaned up.")
+
+
 @main.command()
 @click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @tracking_option
@@ -448,7 +487,7 @@ def register(
     from penguins import azureml, registry
 
     named = dict(map(named_value, tags))
-    reachable_store(tracking_uri).activate()
+    reachable_store(tracking_uri, register_as=register_as).activate()
     if Path(source).is_dir():
         from_folder = registry.register_files if custom else registry.register_folder
         run_id, version = from_folder(source, register_as, experiment=experiment, description=description, tags=named)

@@ -138,11 +138,16 @@ def azure_client(
     return azureml.client(azureml.workspace(subscription, resource_group, workspace))
 
 
-def reachable_store(tracking_uri: str | None, *, has_models: bool = False) -> Tracking:
-    """The store to work with, which answers, and in which something was kept before if there must be models."""
+def reachable_store(tracking_uri: str | None, *, has_models: bool = False, register_as: str | None = None) -> Tracking:
+    """The store to work with, which answers, and in which something was kept before if there must be models.
+
+    Raises ParameterError when a model can't be registered there as `register_as`, StoreError when the store fails.
+    """
+    from penguins import names
     from penguins.tracking import Tracking
 
     store = Tracking.from_environment(tracking_uri)
+    names.require_model(register_as, store.registry_uri or store.tracking_uri)
     if has_models:
         store.require()
     store.require_reachable()

@@ -1,7 +1,8 @@
 """What an Azure Machine Learning store can't do, done another way there, behind the same functions as everywhere.
 
 It has no logged models. Whether it has aliases, and whether its runs keep inputs, isn't documented: both are tried
-first. Tags of versions are documented, tags of registered models aren't, so only the former are used there.
+first, and whichever way it says that it doesn't know them counts. Tags of versions are documented, tags of registered
+models aren't, so only the former are used there.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from penguins import arm, azureml
 from penguins.errors import ModelError
@@ -21,6 +22,12 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import DatasetInput, FileInfo, Run
     from mlflow.entities.model_registry import ModelVersion
+    from mlflow.store.entities import PagedList
+
+T = TypeVar("T")
+
+UNKNOWN = {400, 404, 405, 501}
+"""With which statuses servers answer a request that they don't know."""
 
 MODEL = "model"
 """Under which name a run keeps its model."""
@@ -31,8 +38,58 @@ INPUT = "penguins.input."
 METRIC_NAMES = 50
 """How many metrics, by their names, a run of Azure Machine Learning takes: its documented limit."""
 
+MISSING = {"RESOURCE_DOES_NOT_EXIST", "NOT_FOUND"}
+"""How stores say that something isn't there."""
+
+INVALID = "INVALID_PARAMETER_VALUE"
+"""How stores say that nothing can have such a name."""
+
 NO_ROUTE = "ENDPOINT_NOT_FOUND"
 """What MLflow's client makes of the answer of a server that doesn't know a request at all."""
+
+
+PAGE = 1000
+"""How many things to ask a store for at a time; Unity Catalog gives no more."""
+
+
+def every(page: Callable[[str | None], PagedList[T]]) -> list[T]:
+    """All that a search finds; `page` asks for the page of a token. A page may be empty and still not be the last.
+
+    MLflow's client reads one page for each call. Unity Catalog's pages are in no order.
+    """
+    everything: list[T] = []
+    token = None
+    while True:
+        found = page(token)
+        everything += found
+        if not (token := found.token):
+            return everything
+
+
+def versions(name: str) -> list[ModelVersion]:
+    """All versions of a registered model of the active registry, in no order; none where there is no such model."""
+    import mlflow
+
+    return _versions(mlflow.MlflowClient(), name)
+
+
+def _versions(client: MlflowClient, name: str) -> list[ModelVersion]:
+    # A name of an earlier time, or of somebody else, may have the quotation mark that `names` refuses.
+    mark = '"' if "'" in name else "'"
+    filter_string = f"name={mark}{name}{mark}"
+    return every(lambda token: client.search_model_versions(filter_string, PAGE, page_token=token))
+
+
+def has_model(name: str) -> bool:
+    """Whether the active registry has a registered model of this name; also where it can't be asked just now."""
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    try:
+        mlflow.MlflowClient().get_registered_model(name)
+    except MlflowException as error:
+        return error.error_code not in MISSING
+    return True
 
 
 def has_logged_models() -> bool:
@@ -74,7 +131,10 @@ def log_files(folder: str) -> str:
 
 @contextmanager
 def registered(name: str) -> Iterator[None]:
-    """For the block, which makes a version, there is a registered model `name`; made here, it goes if that fails."""
+    """For the block, which makes a version, there is a registered model `name`.
+
+    Made here, it goes if that fails, unless somebody has a version in it by then.
+    """
     import mlflow
     from mlflow.exceptions import MlflowException
 
@@ -86,7 +146,8 @@ def registered(name: str) -> Iterator[None]:
         if is_new:
             # It isn't documented that Azure Machine Learning deletes a name; an empty one does no harm.
             with suppress(MlflowException):
-                client.delete_registered_model(name)
+                if not versions(name):
+                    client.delete_registered_model(name)
         raise
 
 
@@ -123,7 +184,7 @@ def log_inputs(run_id: str, inputs: list[DatasetInput]) -> None:
     try:
         client.log_inputs(run_id, inputs)
     except MlflowException as error:
-        if error.error_code != NO_ROUTE:
+        if error.error_code != NO_ROUTE and not _is_unknown("runs/log-inputs", run_id=run_id, datasets=[]):
             raise
         for given in inputs:
             client.set_tag(run_id, f"{INPUT}{given.dataset.name}", json.dumps(_as_dict(given)))
@@ -177,9 +238,10 @@ def mark(name: str, number: int, mark: str) -> None:
     try:
         client.set_registered_model_alias(name, mark, str(number))
     except MlflowException as error:
+        asked = {"name": name, "alias": mark, "version": str(number)}
         # Where there was an alias once, a server that doesn't know them now is a failure, and no other kind of server.
-        if error.error_code != NO_ROUTE or _has_tags_of_models() or client.get_registered_model(name).aliases:
-            raise
+        if not _is_unknown("registered-models/alias", **asked) or client.get_registered_model(name).aliases:
+            raise error
     else:
         return
     marks = _marks(client, name, mark)
@@ -231,6 +293,24 @@ def forget(name: str, key: str) -> None:
         client.delete_model_version_tag(name, _oldest(client, name), key)
 
 
+def _is_unknown(route: str, **asked: Any) -> bool:
+    """Whether a workspace of Azure Machine Learning doesn't know a request, in whatever way it says so.
+
+    MLflow's client keeps the status of an answer only where this has no body.
+    """
+    import mlflow
+    from mlflow.utils import rest_utils
+
+    is_of_runs = route.startswith("runs/")
+    if not (mlflow.get_tracking_uri() if is_of_runs else mlflow.get_registry_uri()).startswith(azureml.SCHEME):
+        return False
+    # MLflow has typed neither.
+    client, library = cast("Any", mlflow.MlflowClient()), cast("Any", rest_utils)
+    store = client._tracking_client.store if is_of_runs else client._get_registry_client().store
+    answer = library.http_request(store.get_host_creds(), f"/api/2.0/mlflow/{route}", "POST", json=asked)
+    return answer.status_code in UNKNOWN
+
+
 def _has_tags_of_models() -> bool:
     """Whether the active registry is one with tags on registered models, and so with aliases."""
     import mlflow
@@ -239,7 +319,7 @@ def _has_tags_of_models() -> bool:
 
 
 def _oldest(client: MlflowClient, name: str) -> str:
-    numbers = [int(found.version) for found in client.search_model_versions(f"name='{name}'")]
+    numbers = [int(found.version) for found in _versions(client, name)]
     if not numbers:
         raise ModelError(f"There is no version of {name}: `penguins train` makes one.")
     return str(min(numbers))
@@ -247,9 +327,7 @@ def _oldest(client: MlflowClient, name: str) -> str:
 
 def _marks(client: MlflowClient, name: str, mark: str) -> dict[int, int]:
     """The count in the tag of each version that has it; a tag that somebody else has set counts as the first."""
-    found = {
-        int(one.version): one.tags[mark] for one in client.search_model_versions(f"name='{name}'") if mark in one.tags
-    }
+    found = {int(one.version): one.tags[mark] for one in _versions(client, name) if mark in one.tags}
     return {number: int(value) if value.isdecimal() else 0 for number, value in found.items()}
 
 

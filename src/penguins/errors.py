@@ -42,10 +42,27 @@ class JavaError(PenguinsError):
     """No Java that Spark can run on was found."""
 
 
+EMPTY = re.compile(
+    r"(\(None\)|INTERNAL_ERROR:|Message:)\s*|([\w.]*(Error|Exception):|InnerException|ErrorResponse|Response: \{\})\s*$"
+)
+"""What tells nothing at the beginning of a line: titles, classes, and the codes of errors that have none."""
+
+
 def first_sentence(error: BaseException) -> str:
-    """The first line of an error's text, or its kind where it has none: what fits into a sentence of our own."""
-    lines = [line.strip() for line in _said(error).splitlines() if line.strip()]
-    return without_secrets(lines[0]) if lines else type(error).__name__
+    """What went wrong, in one line that fits into a sentence of our own.
+
+    It is the first line that tells something in the error's text, or in that of the one that caused it; where none
+    does, the kind of the error.
+    """
+    one: BaseException | None = error
+    while one is not None:
+        for line in map(str.strip, _said(one).splitlines()):
+            while found := EMPTY.match(line):
+                line = line[found.end() :]
+            if line:
+                return without_secrets(line)
+        one = getattr(one, "inner_exception", None) or one.__cause__
+    return type(error).__name__
 
 
 def _said(error: BaseException) -> str:
@@ -60,6 +77,9 @@ def _said(error: BaseException) -> str:
     answer = getattr(error, "json", None)
     inner = (answer.get("error") or answer.get("Error")) if isinstance(answer, dict) else None
     message = (inner.get("message") or inner.get("Message")) if isinstance(inner, dict) else None
+    # The text of what its plugin for Azure raises has titles around the message.
+    if message is None and hasattr(error, "inner_exception"):
+        message = getattr(error, "message", None) or " "
     return str(message or error)
 
 

@@ -86,6 +86,7 @@ def monitor(
     names the run, if `output` can't be written any more.
     """
     require_free(output)
+    record.require_run()
     report(STEPS[0])
     sources = {"reference": str(reference), "current": str(current)}
     sides = {name: data.read(spark, source, spec, labelled=False) for name, source in sources.items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import shutil
 import tempfile
@@ -12,11 +13,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from penguins import integrity, readback, record, registry
+from penguins import integrity, process, readback, record, registry
 from penguins.errors import ModelError, PenguinsError, StoreError, first_sentence
 from penguins.tracking import Tracking
 
 SUMMARY, ARTIFACTS, MODEL = "run.json", "artifacts", "model"
+
+PREFIX, SIGNED = "penguins-", "~"
+"""How the name of the temporary folder begins, and what stands in it before the process that made it."""
 
 UNFINISHED = "unfinished"
 """What the folder of a model is called until all of it is written."""
@@ -55,7 +59,7 @@ def folder(summary: Summary) -> Iterator[Path]:
 
     When the block fails after the model was written, the folder is kept, and StoreError says where, and how to log it.
     """
-    place = Path(tempfile.mkdtemp(prefix="penguins-"))
+    place = Path(tempfile.mkdtemp(prefix=PREFIX, suffix=f"{SIGNED}{process.identity()}"))
     kept = None
     try:
         (place / SUMMARY).write_text(json.dumps(asdict(summary), indent=2))
@@ -72,6 +76,13 @@ def folder(summary: Summary) -> Iterator[Path]:
     finally:
         if kept != place:
             shutil.rmtree(place, ignore_errors=True)
+
+
+def left_behind() -> Iterator[tuple[Path, str]]:
+    """The temporary folders of this user in which outcomes were being written, and which process made each."""
+    for place in sorted(Path(tempfile.gettempdir()).glob(f"{PREFIX}*{SIGNED}*")):
+        if place.is_dir() and not place.is_symlink() and place.stat().st_uid == os.getuid():
+            yield place, place.name.partition(SIGNED)[2]
 
 
 def log(place: Path, summary: Summary) -> tuple[str, int | None]:
@@ -126,7 +137,7 @@ def _read(place: Path) -> Summary:
 
 def _keep(place: Path) -> Path:
     """Copy the folder to where the user works; if that can't be written to, it stays where it is."""
-    kept = Path.cwd() / f"penguins-kept-{place.name.removeprefix('penguins-')}"
+    kept = Path.cwd() / f"penguins-kept-{place.name.removeprefix(PREFIX).partition(SIGNED)[0]}"
     try:
         shutil.copytree(place, kept)
     except OSError:

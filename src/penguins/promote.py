@@ -133,7 +133,9 @@ def _training_run(version: Version) -> Run:
     registry.resolve(version.uri)
     try:
         run_id = client.get_model_version(version.name, str(version.number)).run_id
-        return client.get_run(run_id or "")
+        if not run_id:
+            raise ModelError(f"{version.uri} was registered without a training run, so it can't be judged.")
+        return client.get_run(run_id)
     except MlflowException as error:
         raise ModelError(f"The training run of {version.uri} can't be found: {first_sentence(error)}") from error
 

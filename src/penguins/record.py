@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from penguins import __version__, dialect, evaluate, plots, tracking
+from penguins import __version__, dialect, evaluate, plots, process, tracking
 from penguins.data import Profile
-from penguins.errors import StoppedError, first_sentence
+from penguins.errors import StoppedError, StoreError, first_sentence
+from penguins.redaction import without_secrets
 from penguins.spec import Spec
 
 if TYPE_CHECKING:
@@ -23,55 +24,123 @@ if TYPE_CHECKING:
     from pyspark.ml.classification import LogisticRegressionModel
 
 
+RUN = "MLFLOW_RUN_ID"
+"""The variable by which a job's script finds the run of the job."""
+
+PROCESS = "penguins.process"
+"""The tag of a run under way that says which process makes it, so that one left behind can be told from it."""
+
+ENDED = {"FINISHED", "FAILED", "KILLED"}
+
+
+def require_run() -> None:
+    """Raise StoreError when MLFLOW_RUN_ID names a run that can't be gone on with; to be asked before any work is done.
+
+    A job's script finds the run of its job there. One that has ended, is deleted, or is another store's was left in
+    the environment by mistake, and logging to it would change what is finished.
+    """
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    run_id = os.environ.get(RUN)
+    if not run_id or mlflow.active_run() is not None:
+        return
+    try:
+        info = mlflow.get_run(run_id).info
+    except MlflowException as error:
+        if error.error_code not in {*dialect.MISSING, dialect.INVALID}:
+            raise StoreError(
+                f"The run {run_id}, which {RUN} names, can't be asked for: {first_sentence(error)}"
+            ) from error
+        flaw = f"{without_secrets(mlflow.get_tracking_uri())} doesn't have"
+    else:
+        if info.lifecycle_stage != "deleted" and info.status not in ENDED:
+            return
+        flaw = "is deleted" if info.lifecycle_stage == "deleted" else f"has ended ({info.status})"
+    raise StoreError(f"{RUN} names the run {run_id}, which {flaw}: unset {RUN}, and a run of its own is made.")
+
+
 @contextmanager
 def active_run(experiment: str | None, run_name: str | None) -> Iterator[mlflow.ActiveRun]:
     """The run to log to: the active one, the one that MLFLOW_RUN_ID names, or a new one in `experiment`.
 
     A failure within the block leaves its reason in the tag `failure`. A run made here that a person interrupts ends
-    as KILLED.
+    as KILLED. Raises StoreError as `require_run` does.
     """
     import mlflow
 
     if (run := mlflow.active_run()) is not None:
+        _sign_again(run)
         with _reason_kept():
             yield run
         return
-    # A job's run, which MLFLOW_RUN_ID names, is in an experiment already.
-    is_job = "MLFLOW_RUN_ID" in os.environ
-    where = None if experiment is None or is_job else tracking.experiment_id(experiment)
-    with _ended(mlflow.start_run(run_name=run_name, experiment_id=where)) as run:
+    require_run()
+    if not os.environ.get(RUN):
+        with new_run(None if experiment is None else tracking.experiment_id(experiment), run_name) as run:
+            yield run
+        return
+    # A job's run, which is in an experiment already. The job ends it, if this process can't.
+    with _ended(mlflow.start_run(run_name=run_name)) as run:
+        _sign_again(run)
         yield run
 
 
 @contextmanager
-def new_run(experiment_id: str, run_name: str) -> Iterator[mlflow.ActiveRun]:
-    """A run of its own, nested where a run is active.
+def new_run(experiment_id: str | None, run_name: str | None) -> Iterator[mlflow.ActiveRun]:
+    """A run of its own, whatever MLFLOW_RUN_ID names; nested where a run is active.
 
     A failure within the block leaves its reason in the tag `failure`; interrupted by a person, it ends as KILLED.
+    Raises StoreError when the store makes no run.
     """
     import mlflow
+    from mlflow.exceptions import MlflowException
 
-    with _ended(mlflow.start_run(experiment_id=experiment_id, run_name=run_name, nested=True)) as run:
+    job = os.environ.pop(RUN, None)
+    try:
+        signed = {PROCESS: process.identity()}
+        started = mlflow.start_run(experiment_id=experiment_id, run_name=run_name, nested=True, tags=signed)
+    except MlflowException as error:
+        raise StoreError(f"No run can be started: {first_sentence(error)}") from error
+    finally:
+        if job is not None:
+            os.environ[RUN] = job
+    with _ended(started) as run:
         yield run
+
+
+def _sign_again(run: mlflow.ActiveRun) -> None:
+    """Put this process in the place of the one that made a run, if that was one of this package."""
+    import mlflow
+
+    if run.data.tags.get(PROCESS) not in {None, process.identity()}:
+        mlflow.set_tag(PROCESS, process.identity())
 
 
 @contextmanager
 def _ended(run: mlflow.ActiveRun) -> Iterator[mlflow.ActiveRun]:
     """End the run after the block: as KILLED if a person interrupted it, as FAILED if it failed.
 
-    A store that is gone doesn't hide the failure.
+    A store that is gone doesn't hide the failure. What has ended is no process's any more: whoever goes on with it by
+    MLflow's own means isn't taken for one that is gone.
     """
     import mlflow
+
+    client = mlflow.MlflowClient()
+
+    def end(status: str) -> None:
+        mlflow.end_run(status)
+        if PROCESS in run.data.tags:
+            with suppress(Exception):
+                client.delete_tag(run.info.run_id, PROCESS)
 
     try:
         with _reason_kept():
             yield run
     except BaseException as error:
-        status = "KILLED" if isinstance(error, KeyboardInterrupt | StoppedError) else "FAILED"
         with suppress(Exception), tracking.impatient():
-            mlflow.end_run(status)
+            end("KILLED" if isinstance(error, KeyboardInterrupt | StoppedError) else "FAILED")
         raise
-    mlflow.end_run()
+    end("FINISHED")
 
 
 @contextmanager

@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 import re
+import shlex
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from penguins import azureml, dialect, integrity, readback, record
+from penguins import azureml, dialect, integrity, names, readback, record
 from penguins.config import CHAMPION, DEFAULT_EXPERIMENT
-from penguins.errors import ModelError, ParameterError, PenguinsError, StoreError, first_sentence
+from penguins.errors import ModelError, PenguinsError, StoreError, first_sentence
 from penguins.tracking import Tracking, experiment_id
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
+    from mlflow.entities.model_registry import ModelVersion
     from mlflow.models import Model
 
-
-MISSING = {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "NOT_FOUND"}
-"""How registries say that something isn't there."""
 
 ARTIFACTS = "artifacts"
 """The output of a job of Azure Machine Learning that is what the job's run keeps."""
@@ -50,27 +49,55 @@ class Version:
 def resolve(model: str) -> Version:
     """The version that `models:/name@alias` or `models:/name/number` stands for at this moment, in the active store.
 
-    Raises ModelError when there is no such model, alias or version, StoreError when the registry can't be asked.
+    Raises ModelError when there is no such model, alias or version, or the version isn't ready; StoreError when the
+    registry can't be asked.
     """
-    import mlflow
-    from mlflow.exceptions import MlflowException
-
     parts = re.fullmatch(r"models:/(?P<name>[^@/]+)(@(?P<alias>[^@/]+)|/(?P<number>\d+))", model)
     if parts is None:
         raise ModelError(f"{model} names no version: give models:/name@alias or models:/name/number.")
     name, alias, number = parts["name"], parts["alias"], parts["number"]
-    missing = f"{name} doesn't have {f'the alias {alias}' if alias else f'a version {number}'}: "
-    missing += "`penguins train` makes a version, `penguins promote` the champion."
-    try:
+    with asking(name):
         number = dialect.marked(name, alias) if alias else number
-        if number is None:
-            raise ModelError(missing)
-        found = mlflow.MlflowClient().get_model_version(name, str(number))
-    except MlflowException as error:
-        if error.error_code in MISSING:
-            raise ModelError(missing) from error
-        raise StoreError(f"The model registry can't be asked for {model}: {first_sentence(error)}") from error
-    return Version(name, int(found.version))
+    if number is not None and (found := _found(name, str(number))) is not None:
+        _require_ready(found)
+        return Version(name, int(found.version))
+    if alias and number is not None:
+        promote = "`penguins promote --replace-broken-champion` makes another version champion"
+        way_on = promote if alias == CHAMPION else "give it to another one"
+        raise ModelError(f"The alias {alias} of {name} is that of version {number}, which is deleted: {way_on}.")
+    raise ModelError(
+        f"{name} doesn't have {f'the alias {alias}' if alias else f'a version {number}'}: "
+        "`penguins train` makes a version, `penguins promote` the champion."
+    )
+
+
+def _found(name: str, number: str) -> ModelVersion | None:
+    """The version of that number; None when the model has none. Raises ModelError when there is no such model."""
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    client = mlflow.MlflowClient()
+    with asking(name):
+        try:
+            return client.get_model_version(name, number)
+        except MlflowException as error:
+            if error.error_code not in dialect.MISSING or not dialect.has_model(name):
+                raise
+    return None
+
+
+def _require_ready(version: ModelVersion) -> None:
+    """Raise ModelError when the registry is still making the version, or couldn't."""
+    status, what = str(version.status), f"Version {version.version} of {version.name}"
+    if status.startswith("PENDING"):
+        raise ModelError(f"{what} isn't there yet ({status}): try again when the registry has all its files.")
+    if _has_failed(version):
+        reason = f": {version.status_message}" if version.status_message else ""
+        raise ModelError(f"{what} has no files ({status}{reason}): register the model of its run again.")
+
+
+def _has_failed(version: ModelVersion) -> bool:
+    return str(version.status).startswith("FAILED")
 
 
 def version_or_champion(name: str, number: str | int | None = None) -> Version:
@@ -79,11 +106,12 @@ def version_or_champion(name: str, number: str | int | None = None) -> Version:
 
 
 def newest(name: str) -> Version:
-    """The latest version of a registered model. Raises ModelError when it has none, StoreError as `resolve` does."""
-    import mlflow
+    """The latest version of a registered model, but for those that couldn't be registered.
 
+    Raises ModelError when it has none, StoreError as `resolve` does.
+    """
     with asking(name):
-        numbers = [int(found.version) for found in mlflow.MlflowClient().search_model_versions(f"name='{name}'")]
+        numbers = [int(found.version) for found in dialect.versions(name) if not _has_failed(found)]
     if not numbers:
         raise ModelError(f"There is no version of {name}: `penguins train` makes one.")
     return Version(name, max(numbers))
@@ -114,17 +142,21 @@ def asking(name: str) -> Iterator[None]:
     try:
         yield
     except MlflowException as error:
-        if error.error_code in MISSING:
+        if error.error_code in dialect.MISSING and not dialect.has_model(name):
             raise ModelError(f"There is no registered model {name}: `penguins train` makes one.") from error
         raise StoreError(f"The model registry can't be asked for {name}: {first_sentence(error)}") from error
 
 
-def require_name(name: str | None) -> None:
-    """Raise ParameterError when a model can't be registered under this name; None stands for no registration."""
-    if name is not None and (not name.strip() or re.search(r"[/:]", name)):
-        raise ParameterError(
-            f"The registered model's name is {name!r}: give one without / and :, or catalog.schema.model."
-        )
+def require_name(name: str | None, tags: Iterable[str] = ()) -> None:
+    """Raise ParameterError when the registry in use has no room for a model of this name, or for tags of these names.
+
+    None stands for no registration.
+    """
+    import mlflow
+
+    if name is not None:
+        names.require_model(name, mlflow.get_registry_uri())
+        names.require_tags(tags, mlflow.get_registry_uri())
 
 
 def register(
@@ -142,19 +174,59 @@ def register(
     import mlflow
     from mlflow.exceptions import MlflowException
 
+    require_name(name, tags or {})
+    before: set[str] | None = None
     try:
         with dialect.registered(name):
+            before = {found.version for found in dialect.versions(name)}
             if dialect.has_logged_models():
-                registered = mlflow.register_model(model_uri, name, tags=dict(tags or {}))
+                number = mlflow.register_model(model_uri, name, tags=dict(tags or {})).version
             else:
-                registered = dialect.create_version(model_uri, name, tags or {})
+                number = dialect.create_version(model_uri, name, tags or {}).version
     except MlflowException as error:
-        raise StoreError(f"The model can't be registered as {name}: {first_sentence(error)}") from error
+        if (made := _made_anyway(model_uri, name, before)) is None:
+            raise StoreError(f"The model can't be registered as {name}: {_refusal(error, model_uri, name)}") from error
+        number = made
     if description:
         # A version without a description is worth more than an error that has it made once again.
         with suppress(MlflowException):
-            mlflow.MlflowClient().update_model_version(name, registered.version, description)
-    return int(registered.version)
+            mlflow.MlflowClient().update_model_version(name, number, description)
+    return int(number)
+
+
+def _made_anyway(model_uri: str, name: str, before: set[str] | None) -> str | None:
+    """The version that was made of the model although its registration failed: the answer got lost, or a later step.
+
+    Registering it once more would make a second one. `before` are the versions that were there already; None when it
+    failed before they were known, and then it made none.
+    """
+    from mlflow.exceptions import MlflowException
+
+    if before is None:
+        return None
+    origin = model_uri.split("/")[1]
+    with suppress(MlflowException):
+        for found in dialect.versions(name):
+            made_of = {found.run_id, getattr(found, "model_id", None), *(found.source or "").split("/")}
+            is_ready = not str(found.status).startswith(("PENDING", "FAILED"))
+            if found.version not in before and origin in made_of and is_ready:
+                return str(found.version)
+    return None
+
+
+def _refusal(error: Exception, model_uri: str, name: str) -> str:
+    """Why a model can't be registered, and what registers it later: the run that keeps it."""
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    reason, run_id = first_sentence(error), model_uri.split("/")[1]
+    with suppress(MlflowException):
+        if model_uri.startswith("models:/"):
+            run_id = mlflow.get_logged_model(run_id).source_run_id or ""
+        mlflow.get_run(run_id)
+        command = shlex.join(["penguins", "register", run_id, "--register-as", name])
+        return f"{reason.rstrip('.')}; the run {run_id} has it, and `{command}` registers it."
+    return reason
 
 
 def register_run(
@@ -168,11 +240,12 @@ def register_run(
     import mlflow
     from mlflow.exceptions import MlflowException
 
+    require_name(name, tags or {})
     run_id, _, path = run.removeprefix("runs:/").rstrip("/").partition("/")
     try:
         mlflow.get_run(run_id)
     except MlflowException as error:
-        if error.error_code not in MISSING:
+        if error.error_code not in {*dialect.MISSING, dialect.INVALID}:
             raise StoreError(f"The run {run_id} can't be asked for: {first_sentence(error)}") from error
         raise ModelError(f"There is no run {run_id}, and no folder of that name: give one of them.") from error
     model_uri = f"runs:/{run_id}/{path or dialect.MODEL}"
@@ -195,6 +268,7 @@ def register_output(
     """
     import mlflow
 
+    require_name(name, tags or {})
     if (parts := OUTPUT.fullmatch(place)) is None:
         raise ModelError(f"{place} is no output of a job: give azureml://jobs/<job>/outputs/<output>/paths/<path>.")
     if dialect.has_logged_models():
@@ -228,6 +302,7 @@ def register_folder(
     one that can't be loaded and asked (`readback.require_answers`), StoreError when it can't be logged or registered;
     the run then ends as FAILED.
     """
+    require_name(name, tags or {})
     if not Path(folder, "MLmodel").is_file():
         raise ModelError(f"{folder} holds no MLflow model: it must be a folder with a file MLmodel.")
     with integrity.checked_copy(str(folder)) as copy:
@@ -252,6 +327,7 @@ def register_files(
     """
     import mlflow
 
+    require_name(name, tags or {})
     if dialect.has_logged_models():
         raise ModelError("Only Azure Machine Learning registers files that are no MLflow model: use such a workspace.")
     if not any(path.is_file() for path in Path(folder).rglob("*")):
@@ -292,6 +368,7 @@ def copy_version(
     """
     import mlflow
 
+    names.require_model(copy_as or name, target.registry_uri or target.tracking_uri)
     origin = f"models:/{name}/{version}"
     before = Tracking(mlflow.get_tracking_uri(), mlflow.get_registry_uri())
     with tempfile.TemporaryDirectory() as folder:
@@ -305,9 +382,7 @@ def copy_version(
             readback.require_answers(model, what=origin)
             with _told(StoreError, f"{origin} can't be copied to {target.tracking_uri}"):
                 target.activate()
-                with mlflow.start_run(
-                    experiment_id=experiment_id(experiment), run_name=f"copy of {name} {version}"
-                ) as copy:
+                with record.new_run(experiment_id(experiment), f"copy of {name} {version}") as copy:
                     if found is not None:
                         _copy_run(found, copy.info.run_id)
                     mlflow.set_tag("copied_from", origin)
@@ -335,7 +410,8 @@ def _copy_run(run: Run, run_id: str) -> None:
 
     mlflow.log_params(run.data.params)
     record.log_metrics(run.data.metrics)
-    mlflow.set_tags({key: value for key, value in run.data.tags.items() if not key.startswith("mlflow.")})
+    own = ("mlflow.", record.PROCESS)
+    mlflow.set_tags({key: value for key, value in run.data.tags.items() if not key.startswith(own)})
     if inputs := dialect.inputs(run):
         # From them the gate makes the test rows again.
         dialect.log_inputs(run_id, inputs)

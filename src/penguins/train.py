@@ -9,7 +9,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from penguins import check, data, evaluate, export, flavor, outcome, pipeline, readback, record, registry
+from penguins import check, data, evaluate, export, flavor, names, outcome, pipeline, readback, record, registry
 from penguins.config import Report, TrainingParameters, silent
 from penguins.data import Profile
 from penguins.errors import DataError, listed
@@ -84,6 +84,7 @@ def train_from_source(
     Raises DataError, or whatever `train_model` raises.
     """
     parameters = parameters or TrainingParameters()
+    record.require_run()
     with split_source(
         spark,
         source,
@@ -173,9 +174,9 @@ def train_model(
     one inferred from the data. `autolog` lets MLflow's own autologging record the regression's fit as well.
 
     With `register_as` the model becomes the next version of that registered model, the last thing that happens.
-    Raises ParameterError or DataError before any run is made; a failure after that ends the run as FAILED with
-    the reason in the tag `failure`, and registers nothing. When the store fails after the model is fitted, the model is
-    kept in a folder that the StoreError names (`outcome.log_kept` logs it).
+    Raises ParameterError, DataError or StoreError before any run is made; a failure after that ends the run as FAILED
+    with the reason in the tag `failure`, and registers nothing. When the store fails after the model is fitted, the
+    model is kept in a folder that the StoreError names (`outcome.log_kept` logs it).
     """
     import mlflow
 
@@ -185,7 +186,9 @@ def train_model(
     params = parameters.as_mlflow()
     if test_fraction is None:
         del params["testFraction"]
-    registry.require_name(register_as)
+    record.require_run()
+    registry.require_name(register_as, tags or {})
+    names.require_run(run_name)
     report(STEPS[0])
     profiles = trainable_profiles(training, test, spec)
     rows = {name: profile.rows for name, profile in profiles.items()}

@@ -9,7 +9,7 @@ from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from penguins import data, dialect, evaluate, pipeline, plots, record, registry, train
+from penguins import data, dialect, evaluate, names, pipeline, plots, process, record, registry, train
 from penguins.config import Report, SearchParameters, SearchSpace, TrainingParameters, silent
 from penguins.errors import ModelError, StoppedError
 from penguins.search import INTERRUPTED, Trial, best_of, search
@@ -90,6 +90,7 @@ def tune_from_source(
     Raises DataError, or whatever `tune_model` raises.
     """
     settings = settings or SearchParameters()
+    record.require_run()
     with train.split_source(
         spark,
         source,
@@ -155,7 +156,9 @@ def tune_model(
         folds=folds,
         space=space or SearchSpace(),
     )
-    registry.require_name(register_as)
+    record.require_run()
+    registry.require_name(register_as, tags or {})
+    names.require_run(run_name)
     report(STEPS[0])
     profiles = train.trainable_profiles(training, test, spec)
     assembled = _assembled(training, settings, spec)
@@ -253,7 +256,7 @@ def _search(
 
 
 def _log_trial(client: MlflowClient, run: Run, trial: Trial) -> None:
-    """Keep a trial as a nested run: three calls, and by its id, since trials may end in threads of their own."""
+    """Keep a trial as a nested run: a few calls, and by its id, since trials may end in threads of their own."""
     from mlflow.entities import Metric, Param, RunTag
 
     began, ended = (int(seconds * 1e3) for seconds in (trial.began, trial.began + trial.seconds))
@@ -262,7 +265,7 @@ def _log_trial(client: MlflowClient, run: Run, trial: Trial) -> None:
     nested = client.create_run(
         run.info.experiment_id,
         start_time=began,
-        tags={**tags, "mlflow.parentRunId": run.info.run_id},
+        tags={**tags, "mlflow.parentRunId": run.info.run_id, record.PROCESS: process.identity()},
         run_name=f"trial {trial.number}",
     )
     names = record.metric_names(trial.metrics)
@@ -275,12 +278,14 @@ def _log_trial(client: MlflowClient, run: Run, trial: Trial) -> None:
         tags=[] if trial.failure is None else [RunTag("failure", trial.failure)],
     )
     client.set_terminated(nested.info.run_id, "FINISHED" if trial.failure is None else "FAILED", ended)
+    client.delete_tag(nested.info.run_id, record.PROCESS)
 
 
 def _end_trials_cut_short(client: MlflowClient, run: Run) -> None:
     """End nested runs that an interruption left half-written."""
     filter_string = f"tags.`mlflow.parentRunId` = '{run.info.run_id}' and attributes.status = 'RUNNING'"
-    for nested in client.search_runs([run.info.experiment_id], filter_string):
+    experiment = [run.info.experiment_id]
+    for nested in dialect.every(lambda token: client.search_runs(experiment, filter_string, page_token=token)):
         client.set_terminated(nested.info.run_id, "KILLED")
 
 

@@ -12,13 +12,13 @@ import pytest
 from click.testing import CliRunner
 from mlflow.exceptions import MlflowException
 
-from penguins import champion, dialect, flavor, registry
+from penguins import champion, dialect, flavor, record, registry
 from penguins.cli import main
-from penguins.errors import ModelError, StoreError
+from penguins.errors import ModelError, StoreError, first_sentence
 from penguins.registry import Version
-from penguins.tracking import Tracking, run_page
+from penguins.tracking import Tracking, experiment_id, run_page
 from penguins.train import train_from_source
-from tests.azureml.mlflow_workspace import HANG_UP, ID, Answer, MlflowWorkspace, refused
+from tests.azureml.mlflow_workspace import HANG_UP, ID, Answer, MlflowWorkspace, as_json, refused
 from tests.conftest import LAB_BIRD, PENGUINS_CSV
 
 if TYPE_CHECKING:
@@ -112,16 +112,18 @@ def test_a_version_that_is_refused_leaves_no_empty_name(
     if not can_delete:
         workspace.fail("DELETE .*registered-models/delete", Answer(404))
     name = f"refused_{can_delete}"
-    with pytest.raises(
-        StoreError, match=rf"^The model can't be registered as {name}: .*The model is being changed\."
-    ) as e:
+    with pytest.raises(StoreError) as e:
         registry.register_folder(saved, name)
-    assert "\n" not in str(e.value)
     assert (name in names()) is not can_delete
     [run] = mlflow.search_runs(
         experiment_names=["penguins"], filter_string=f"attributes.run_name = '{name} from model'", output_format="list"
     )
     assert run.info.status == "FAILED"
+    command = f"penguins register {run.info.run_id} --register-as {name}"
+    assert str(e.value) == (
+        f"The model can't be registered as {name}: The model is being changed; "
+        f"the run {run.info.run_id} has it, and `{command}` registers it."
+    )
 
 
 def test_a_name_that_was_there_stays(store: Tracking, workspace: MlflowWorkspace, saved: Path) -> None:
@@ -217,6 +219,57 @@ def test_without_aliases_a_tag_marks_the_champion(store: Tracking, workspace: Ml
     mlflow.MlflowClient().delete_model_version("tagged", "3")
     with pytest.raises(ModelError, match=r"^tagged has no previous champion: version 2 is the first\.$"):
         champion.roll_back("tagged")
+
+
+NOT_THERE = (
+    Answer(404),
+    refused(404, "NotFound", "There is no such route."),
+    refused(400, "UserError", "The request is not valid."),
+    as_json(404, {"error_code": "ENDPOINT_NOT_FOUND", "message": "No API found"}),
+    as_json(400, {"error_code": "INVALID_PARAMETER_VALUE", "message": "No such operation"}),
+    refused(405, "MethodNotAllowed", "The method is not allowed."),
+    Answer(501, b"Not implemented"),
+)
+"""How a server may say that it doesn't know a request."""
+
+
+def test_however_the_store_says_that_it_has_no_aliases_and_inputs_it_does_without(
+    store: Tracking, workspace: MlflowWorkspace, saved: Path
+) -> None:
+    one, two = versions(store, saved, "without", 2)
+    before, after = None, one
+    for count, answer in enumerate(NOT_THERE, 1):
+        workspace.failures.clear()
+        workspace.fail("POST .*registered-models/alias", answer)
+        workspace.fail("POST .*runs/log-inputs", answer)
+        assert champion.move(after, instead_of=before)
+        assert champion.version_of("without") == after
+        assert marks("without") == {str(after.number): str(count)}
+        before, after = after, two if after == one else one
+        with mlflow.start_run(experiment_id=experiment_id("without")) as run:
+            record.log_inputs({"test": record.Input("abc", 116)}, "birds.csv")
+        [logged] = dialect.inputs(mlflow.get_run(run.info.run_id))
+        assert (logged.dataset.name, logged.dataset.digest) == ("test", "abc")
+
+
+def test_a_store_that_refuses_isnt_taken_for_one_without_aliases(
+    store: Tracking, workspace: MlflowWorkspace, saved: Path
+) -> None:
+    [one] = versions(store, saved, "refusing", 1)
+    for status in (403, 500):
+        workspace.fail("POST .*registered-models/alias", refused(status, "Forbidden", "Not you."), times=9)
+        with pytest.raises(StoreError, match=r"^The model registry can't be asked for refusing: Not you\."):
+            champion.move(one, instead_of=None)
+        assert marks("refusing") == {}
+        workspace.failures.clear()
+
+
+@pytest.mark.parametrize("inner", [None, ValueError("deep")])
+def test_an_error_of_the_plugin_without_a_message_tells_what_it_can(inner: Exception | None) -> None:
+    from azureml.mlflow._common.exceptions import AzureMLException
+
+    assert first_sentence(AzureMLException("boom", inner_exception=inner)) == "boom"
+    assert first_sentence(AzureMLException("", inner_exception=inner)) == ("deep" if inner else "AzureMLException")
 
 
 def test_a_move_that_was_killed_has_happened_or_not(store: Tracking, workspace: MlflowWorkspace, saved: Path) -> None:
