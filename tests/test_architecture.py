@@ -33,7 +33,7 @@ LAYERS = [
         *("bins", "drift", "findings", "plots", "page", "search"),
     ],
     [
-        *("java", "session", "azure_names", "arm", "azureml", "tracking", "dialect", "record"),
+        *("java", "session", "azure_names", "names", "arm", "azureml", "tracking", "dialect", "record"),
         *("integrity", "readback", "flavor", "registry", "outcome"),
         *("champion", "acceptance", "request_body", "scoring", "scoring_process", "http_app", "http_server"),
         *("serve", "query", "endpoint"),
@@ -41,7 +41,7 @@ LAYERS = [
     ],
     [
         *("check", "train", "promote", "predict", "tune", "monitor", "deploy"),
-        *("serving_copy", "deploy_azureml", "submit", "batch", "provision", "clean_up"),
+        *("serving_copy", "deploy_azureml", "submit", "batch", "provision", "clean_up", "leftovers"),
     ],
     ["show", "ui", "demo", "commands", "serving_commands", "azure_commands", "cli", "__main__"],
 ]
@@ -51,7 +51,7 @@ PLATFORMS = {
     "mlflow": {
         *("scorer", "tracking", "dialect", "record", "integrity", "readback", "flavor", "registry", "outcome"),
         *("champion", "serve", "scoring", "scoring_process", "http_app"),
-        *("acceptance", "train", "promote", "tune", "monitor", "azure_scoring", "azure_batch_scoring"),
+        *("acceptance", "train", "promote", "tune", "monitor", "leftovers", "azure_scoring", "azure_batch_scoring"),
     },
     "uvicorn": {"http_app", "http_server"},
     "h11": {"http_server"},
