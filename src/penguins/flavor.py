@@ -12,7 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar, cast
 
-from penguins import integrity, readback
+from penguins import atomic, integrity, readback
 from penguins.errors import ModelError
 from penguins.spec import PENGUINS, Spec
 
@@ -93,7 +93,7 @@ def require_free(path: str | Path) -> None:
 
     Raises ModelError when there is something at `path` already, or nothing can be written there.
     """
-    if Path(path).exists():
+    if os.path.lexists(path):
         raise ModelError(f"{path} exists already: give a path that doesn't, or remove it first.")
     parent = Path(path).resolve().parent
     try:
@@ -120,10 +120,10 @@ def save(
     onnx_model = to_onnx(model, spec)
     signature = signature or infer_signature(onnx_model, input_example)
     # Written beside and moved into place, so that an interrupted save leaves nothing half-written at `path`.
-    with tempfile.TemporaryDirectory(dir=Path(path).resolve().parent, prefix=".saving-") as folder:
-        write(Path(folder, "model"), model, onnx_model, signature, input_example)
-        readback.require_answers(Path(folder, "model"), what="The model as written")
-        Path(folder, "model").rename(path)
+    with atomic.beside(Path(path)) as folder:
+        write(folder / "model", model, onnx_model, signature, input_example)
+        readback.require_answers(folder / "model", what="The model as written")
+        atomic.put(folder / "model", Path(path))
 
 
 def save_without_spark(model_uri: str, path: str | Path, *, also_needs: Sequence[str] = ()) -> str:
@@ -135,12 +135,10 @@ def save_without_spark(model_uri: str, path: str | Path, *, also_needs: Sequence
     """
     from mlflow.models import Model
 
-    if Path(path).exists():
+    if os.path.lexists(path):
         raise ModelError(f"{path} exists already: give a path that doesn't, or remove it first.")
-    parent = Path(path).resolve().parent
-    parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=parent, prefix=".saving-") as folder:
-        copy = integrity.fetch(model_uri, Path(folder))
+    with atomic.beside(Path(path)) as folder:
+        copy = integrity.fetch(model_uri, folder)
         digest = integrity.digest(copy)
         model = Model.load(str(copy))
         if spark_flavor := model.flavors.pop("spark", None):
@@ -148,7 +146,7 @@ def save_without_spark(model_uri: str, path: str | Path, *, also_needs: Sequence
         _require(copy, also_needs)
         model.save(str(copy / integrity.DESCRIPTION))
         readback.require_answers(copy, what=f"The copy of {model_uri} without Spark")
-        copy.rename(path)
+        atomic.put(copy, Path(path))
     return digest
 
 
