@@ -822,7 +822,10 @@ def test_a_version_without_its_files_is_told(folder: Path) -> None:
     client.create_model_version("penguin_predictor", f"{folder}/gone")
     with pytest.raises(ModelError) as told:
         serve.serve(Tracking.local(folder), "models:/penguin_predictor/2", "127.0.0.1", 0, never)
-    assert str(told.value) == "models:/penguin_predictor/2 can't be loaded: No such artifact: ''"
+    assert str(told.value) == (
+        "models:/penguin_predictor/2 can't be loaded: there is no file MLmodel in its folder, or no folder: its files "
+        "are gone."
+    )
 
 
 def test_a_store_that_isnt_there_is_told_and_not_made(tmp_path: Path) -> None:

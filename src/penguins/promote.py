@@ -206,7 +206,8 @@ def _ask(version: Version, test: DataFrame, spec: Spec) -> Confusion:
     try:
         return evaluate.confusion(flavor.load_spark(version.uri).transform(test), spec)
     except Exception as error:  # whatever it is, a model that can't answer can't be judged
-        raise ModelError(f"{version.uri} can't be asked about the test rows: {first_sentence(error)}") from error
+        reason = first_sentence(error).rstrip(".")
+        raise ModelError(f"{version.uri} can't be asked about the test rows: {reason}") from error
 
 
 def _keep(promotion: Promotion, policy: Policy) -> None:
