@@ -49,6 +49,7 @@ HIDDEN = {
 
 AS_IT_IS = [
     "a beak of 3.1 cm",
+    "Bearer token not provided, or not valid.",
     "abfss://birds@antarctica.dfs.core.windows.net/penguins.csv",
     "wasbs://birds@antarctica.blob.core.windows.net/penguins.csv can't be read",
     "set AZURE_TENANT_ID, AZURE_CLIENT_ID and AZURE_CLIENT_SECRET to a service principal's.",
@@ -119,6 +120,6 @@ def test_what_libraries_print_in_a_verbose_command_has_none() -> None:
     lines = done.stderr.splitlines()
     assert lines[:2] == ["connecting with ***", "Retrying /container/file?sv=1&sig=*** after a broken connection"]
     assert "ValueError: http://***@host/" in lines
-    assert lines[-1] == "Error: ValueError: client_secret=*** (--verbose shows where)"
+    assert lines[-1] == "Error: The command failed (ValueError): client_secret=*** (--verbose shows where)."
     assert not [secret for secret in ("eyJ", "AbC", "hunter2", "=abc") if secret in done.stderr]
     assert len(lines) > 10, "the tracebacks are there"

@@ -158,12 +158,16 @@ def _status(poller: LROPoller[Any]) -> str:
 
 
 def _sentence(what: str, error: Any) -> str:
-    words = said(error).rstrip(".")
+    from azure.core.exceptions import ClientAuthenticationError
+
+    words = said(error).rstrip(".") or f"{type(error).__name__} without a reason"
+    # One that stands for a token that there is none of has no status.
+    status = 401 if error.status_code is None and isinstance(error, ClientAuthenticationError) else error.status_code
     if is_limit(error) and error.status_code != 429:
         return f"{what}: {words}; free some of the quota, ask for more, or take another size or region."
     if error.status_code is not None and error.status_code >= 500:
         return f"{what}: {words}; Azure failed: try again, and look at the platform's status page."
-    return f"{what}: {words}; {ADVICE.get(error.status_code, 'look at it in the studio')}."
+    return f"{what}: {words}; {ADVICE.get(status, 'look at it in the studio')}."
 
 
 def _one_line(error: BaseException) -> str:

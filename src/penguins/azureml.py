@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -17,6 +19,7 @@ from penguins import arm
 from penguins.errors import PenguinsError, StoreError, first_sentence
 
 if TYPE_CHECKING:
+    import requests
     from azure.ai.ml import MLClient
     from azure.core.credentials import TokenCredential
     from azure.mgmt.databricks import AzureDatabricksManagementClient
@@ -24,11 +27,17 @@ if TYPE_CHECKING:
 SCHEME = "azureml://"
 """How the tracking URI of a workspace begins."""
 
+FORMER_SCHEME = "adbazureml://"
+"""How it began in a Databricks workspace that the portal had linked, when the plugin was made for MLflow 1."""
+
 SCOPE = "https://management.azure.com/.default"
 """What a token is asked for."""
 
 PATIENCE = 10.0
 """Seconds in which there must be a token, and in which the workspace must answer at all."""
+
+THROTTLED = 60.0
+"""Seconds for which a workspace that is asked too often, and says when to ask again, is waited for."""
 
 PLACES: dict[str, tuple[str, ...]] = {
     "subscription": ("AZUREML_ARM_SUBSCRIPTION", "AZUREML_ARM_SUBSCRIPTION_ID", "AZUREML_SUBSCRIPTION_ID",
@@ -41,6 +50,19 @@ PLACES: dict[str, tuple[str, ...]] = {
 
 FILE_KEYS = {"subscription": "subscription_id", "resource_group": "resource_group", "name": "workspace_name"}
 """What they are called in config.json."""
+
+FILE_SCOPE = "scope"
+"""What the workspace's id is called in a file that the SDK of before has written."""
+
+FILES = ("config.json", "project.json")
+"""What such a file may be called, as for MLClient."""
+
+ID = re.compile(
+    r"/subscriptions/(?P<subscription>[^/]+)/resourceGroups/(?P<resource_group>[^/]+)/providers/"
+    r"Microsoft\.MachineLearningServices/workspaces/(?P<name>[^/?]+)",
+    re.IGNORECASE,
+)
+"""A workspace's id in Azure."""
 
 SERVICE_PRINCIPAL = ("AZURE_TENANT_ID", "AZURE_CLIENT_ID")
 PROOFS = ("AZURE_CLIENT_SECRET", "AZURE_CLIENT_CERTIFICATE_PATH")
@@ -65,16 +87,9 @@ class Workspace:
     @classmethod
     def of(cls, uri: str) -> Workspace:
         """The workspace that a tracking URI names. Raises StoreError for any other URI."""
-        parts = re.fullmatch(
-            rf"{SCHEME}(?P<host>[^/]+)/mlflow/v[\d.]+/subscriptions/(?P<subscription>[^/]+)/resourceGroups/"
-            r"(?P<resource_group>[^/]+)/providers/Microsoft\.MachineLearningServices/workspaces/(?P<name>[^/?]+)\??",
-            uri,
-        )
+        parts = re.fullmatch(rf"(?-i:{SCHEME})(?P<host>[^/]+)/mlflow/v[\d.]+{ID.pattern}\??", uri, re.IGNORECASE)
         if parts is None:
-            raise StoreError(
-                f"{uri} is no tracking URI of a workspace: it must be like {SCHEME}<region>.api.azureml.ms/mlflow/v2.0"
-                "/subscriptions/<id>/resourceGroups/<group>/providers/Microsoft.MachineLearningServices/workspaces/<name>."
-            )
+            raise StoreError(f"{uri} is no tracking URI of a workspace: it must be {_like(uri)}.")
         return cls(parts["subscription"], parts["resource_group"], parts["name"], parts["host"])
 
     @property
@@ -132,6 +147,24 @@ def workspace(
         )
     known = Workspace(found["subscription"], found["resource_group"], found["name"], found.get("host"))
     return replace(known, host=f"{found['region']}.api.azureml.ms") if found.get("region") else known
+
+
+def refuse_former_scheme(uri: str) -> None:
+    """Raise StoreError for an address of the scheme `adbazureml`, which the plugin no longer has, with today's."""
+    if uri.startswith(FORMER_SCHEME):
+        raise StoreError(
+            f"{FORMER_SCHEME} is no scheme of MLflow's plugin for Azure Machine Learning any more: give {_like(uri)}, "
+            "or azureml, which finds the workspace by itself."
+        )
+
+
+def _like(uri: str) -> str:
+    """The tracking URI of the workspace that an address of another form names, or what one looks like."""
+    host = re.match(r"(?:adb)?azureml://([a-z0-9]+)\.", uri)
+    named = re.search(rf"{ID.pattern}\??$", uri, re.IGNORECASE)
+    if host is None or named is None:
+        return f"like {Workspace('<id>', '<group>', '<name>', '<region>.api.azureml.ms').tracking_uri}"
+    return Workspace(**named.groupdict(), host=f"{host[1]}.api.azureml.ms").tracking_uri
 
 
 def credential() -> TokenCredential:
@@ -239,18 +272,33 @@ def require(uri: str, patience: float = PATIENCE) -> None:
     of = Workspace.of(uri)
     token = os.environ[JOB_TOKEN] if _is_job() else _token(credential(), patience)
     try:
-        answer = requests.post(
-            f"https://{of.host}/mlflow/v2.0{of.id}/api/2.0/mlflow/experiments/search",
-            json={"max_results": 1},
-            headers={"Authorization": f"Bearer {token}"},
-            timeout=patience,
-        )
+        answer = _ask(of, token, patience)
     except requests.RequestException as error:
         raise StoreError(
             f"The workspace {of} doesn't answer at {of.host} ({type(error).__name__}): check region and network."
         ) from error
     if not answer.ok:
         raise StoreError(refusal(of, answer.status_code))
+
+
+def _ask(of: Workspace, token: str, patience: float) -> requests.Response:
+    """What the workspace answers to a small question; where it says when to be asked again, then, within THROTTLED."""
+    import requests
+    from urllib3.util import Retry
+
+    until = time.monotonic() + THROTTLED
+    while True:
+        answer = requests.post(
+            f"https://{of.host}/mlflow/v2.0{of.id}/api/2.0/mlflow/experiments/search",
+            json={"max_results": 1},
+            headers={"Authorization": f"Bearer {token}"},
+            timeout=patience,
+        )
+        pause = Retry().get_retry_after(answer.raw) if answer.status_code in Retry.RETRY_AFTER_STATUS_CODES else None
+        if pause is None or time.monotonic() + pause > until:
+            return answer
+        # As a person would: not at once, whatever the workspace says.
+        time.sleep(max(pause, 0.1))
 
 
 def register_output(
@@ -327,22 +375,32 @@ def _environment() -> dict[str, str] | None:
     if (values := _variables())["name"]:
         return values
     uri = os.environ.get("MLFLOW_TRACKING_URI", "")
+    refuse_former_scheme(uri)
     return {**vars(Workspace.of(uri))} if uri.startswith(SCHEME) else None
 
 
 def _file(folder: Path) -> dict[str, str]:
     """What config.json says of a workspace; one in `.azureml` counts more than a nearer one outside of it."""
-    for within in (".azureml", "aml_config", ""):
+    for within, name in itertools.product((".azureml", "aml_config", ""), FILES):
         for place in (folder.resolve(), *folder.resolve().parents):
-            if (path := place / within / "config.json").is_file():
+            if (path := place / within / name).is_file():
                 return _read(path)
     return {}
 
 
 def _read(path: Path) -> dict[str, str]:
     try:
-        values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return {what: str(values[key]) for what, key in FILE_KEYS.items()}
+        # Bytes: editors on Windows put a mark before the text, or write two bytes for each character.
+        read: dict[str, Any] = json.loads(path.read_bytes())
+        values = {key.lower(): read[key] for key in map(str, read)}
+        if isinstance(scope := values.get(FILE_SCOPE), str) and (named := ID.fullmatch(scope.rstrip("/"))):
+            return named.groupdict()
+        found = {what: values[key] for what, key in FILE_KEYS.items()}
+        if empty := [
+            FILE_KEYS[what] for what, value in found.items() if not isinstance(value, str) or not value.strip()
+        ]:
+            raise ValueError(f"{', '.join(empty)} says nothing")
+        return {what: value.strip() for what, value in found.items()}
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise StoreError(
             f"{path} names no workspace ({first_sentence(error)}): it must be a JSON object with "

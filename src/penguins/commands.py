@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
 import sys
 import traceback
 import warnings
@@ -167,7 +168,16 @@ def is_verbose() -> bool:
     return bool(click.get_current_context().meta["verbose"])
 
 
+EXPIRED = re.compile(r"\btoken\b[^.]{0,40}\b(expired|invalid|not valid|revoked)\b", re.IGNORECASE)
+"""How servers say that who asks is no longer known; the refusal of a long run is often nothing but that."""
+
+
 def _sentence(error: Exception) -> str:
     if isinstance(error, PenguinsError):
-        return str(error)
-    return printable(f"{type(error).__name__}: {first_sentence(error)} (--verbose shows where)")
+        said = str(error)
+    else:
+        reason = first_sentence(error).rstrip(".")
+        said = printable(f"The command failed ({type(error).__name__}): {reason} (--verbose shows where).")
+    if EXPIRED.search(said) and "sign in" not in said:
+        return f"{said.rstrip('.')}; sign in again, with `az login` for example, or renew the token."
+    return said

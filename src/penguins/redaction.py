@@ -35,7 +35,8 @@ RULES = tuple(
         # A value between quotes ends with its own kind of quote; one without, where a URI's or a string's part does.
         (rf"({KEY}(?:{QUOTE})?\s*[=:]\s*)({QUOTE})(?!\2).*?\2", rf"\1\2{HIDDEN}\2"),
         (rf"({KEY}(?:\s*=\s*|%3D))(?!\\?[\"'])[^&;\s'\")]+", rf"\1{HIDDEN}"),
-        (r"\b(Bearer\s+)[-\w.~+/]+=*", rf"\1{HIDDEN}"),
+        # "Bearer token not provided" has none.
+        (r"\b(Bearer\s+)(?=\S*[-\d._~+/]|\S{16})[-\w.~+/]+=*", rf"\1{HIDDEN}"),
         (r"\b(Basic\s+)(?-i:(?=\w*[a-z]\w*[A-Z\d]|\w+=))[\w+/]{8,}=*", rf"\1{HIDDEN}"),
         # JSON Web Tokens begin so, because they begin with `{"`.
         (r"(?-i:(?<![a-zA-Z\d])eyJ[\w-]{10,}(?:\.[\w-]*)*)", HIDDEN),

@@ -33,6 +33,8 @@ class Tracking:
     registry_uri: str | None = None
 
     def __post_init__(self) -> None:
+        for uri in (self.tracking_uri, self.registry_uri or ""):
+            azureml.refuse_former_scheme(uri)
         object.__setattr__(self, "tracking_uri", _absolute(self.tracking_uri))
         if self.registry_uri is not None:
             object.__setattr__(self, "registry_uri", _absolute(self.registry_uri))

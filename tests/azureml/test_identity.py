@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from azure.ai.ml import MLClient
@@ -17,10 +19,13 @@ from azure.identity import (
     ManagedIdentityCredential,
     WorkloadIdentityCredential,
 )
+from click.testing import CliRunner
 
 from penguins import azureml
 from penguins.azureml import Workspace, workspace
+from penguins.cli import main
 from penguins.errors import StoreError
+from penguins.tracking import Tracking
 from tests import test_azureml_link as link
 from tests.azureml.mlflow_workspace import ASSERTION, MlflowWorkspace
 from tests.azureml.tls import Authority
@@ -134,6 +139,37 @@ def test_of_several_files_the_one_that_azures_client_takes(here: Path) -> None:
         path.unlink()
 
 
+ID = ONE.id
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize(
+    "content",
+    [FILE, {"Scope": ID, "Id": None}, {"Scope": f"{ID}/"}, {**FILE, "Scope": None}, {**FILE, "extra": [1]}],
+    ids=["portal", "scope", "scope with a slash", "no scope", "more"],
+)
+def test_the_file_may_be_of_any_kind_that_azures_tools_write(
+    here: Path, content: dict[str, Any], encoding: str
+) -> None:
+    (here / "config.json").write_text(json.dumps(content, indent=4), encoding=encoding)
+    assert workspace() == ONE
+    if encoding != "utf-16":
+        theirs = MLClient.from_config(AzureCliCredential())
+        assert (theirs.subscription_id, theirs.resource_group_name, theirs.workspace_name) == (
+            *(SUBSCRIPTION, "birds(west)", "penguins-ws"),
+        )
+
+
+def test_capitals_blanks_and_another_name_of_the_file_are_no_matter(here: Path) -> None:
+    other = {"Subscription_Id": f" {SUBSCRIPTION}", "RESOURCE_GROUP": "birds(west)", "workspace_name": "penguins-ws\n"}
+    (here / "project.json").write_text(json.dumps(other))
+    assert workspace() == ONE
+    (here / "project.json").write_text(json.dumps({"scope": ID.replace("resourceGroups", "resourcegroups")}))
+    assert workspace() == ONE
+    (here.parent / "config.json").write_text(json.dumps({**FILE, "workspace_name": "another"}))
+    assert workspace().name == MLClient.from_config(AzureCliCredential()).workspace_name == "another"
+
+
 def test_azures_client_reads_what_the_init_script_writes(tmp_path: Path, here: Path) -> None:
     root = tmp_path / "root of a cluster"
     for folder in ("databricks/spark/conf", "databricks/python/bin"):
@@ -164,7 +200,16 @@ def test_nothing_says_it() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "reason"), [("{}", "subscription_id"), ("[1]", "indices"), ("no json", "Expecting value")]
+    ("text", "reason"),
+    [
+        ("{}", "subscription_id"),
+        ("[1]", "indices"),
+        ("no json", "Expecting value"),
+        (
+            json.dumps({**FILE, "resource_group": None, "workspace_name": " "}),
+            "resource_group, workspace_name says nothing",
+        ),
+    ],
 )
 def test_a_file_that_says_nothing_is_named(here: Path, text: str, reason: str) -> None:
     (here / "config.json").write_text(text)
@@ -178,6 +223,42 @@ def test_a_file_that_says_nothing_is_named(here: Path, text: str, reason: str) -
 def test_another_uri_is_told(uri: str) -> None:
     with pytest.raises(StoreError, match=r" is no tracking URI of a workspace: it must be like azureml://<region>"):
         Workspace.of(uri)
+
+
+OLD = {
+    f"adbazureml://westeurope.experiments.azureml.net/history/v1.0{ID}": URI,
+    f"adbazureml://westeurope.api.azureml.ms/mlflow/v1.0{ID}?": URI,
+    "adbazureml://somewhere": (
+        "like azureml://<region>.api.azureml.ms/mlflow/v2.0/subscriptions/<id>/resourceGroups/<group>/providers/"
+        "Microsoft.MachineLearningServices/workspaces/<name>"
+    ),
+}
+
+
+@pytest.mark.parametrize(("old", "new"), OLD.items())
+def test_the_scheme_of_before_is_named_with_todays_address(
+    here: Path, monkeypatch: pytest.MonkeyPatch, old: str, new: str
+) -> None:
+    sentence = (
+        f"adbazureml:// is no scheme of MLflow's plugin for Azure Machine Learning any more: give {new}, or azureml, "
+        "which finds the workspace by itself."
+    )
+    for make in (lambda: Tracking(old), lambda: Tracking("sqlite:///mlflow.db", old)):
+        with pytest.raises(StoreError) as raised:
+            make()
+        assert str(raised.value) == sentence
+    done = CliRunner().invoke(main, ["promote", "--tracking-uri", old])
+    assert (done.exit_code, done.stdout, done.stderr) == (1, "", f"Error: {sentence}\n")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", old)
+    with pytest.raises(StoreError) as raised:
+        workspace()
+    assert str(raised.value) == sentence
+    assert list(here.iterdir()) == []
+
+
+def test_an_address_of_run_history_is_told_with_todays() -> None:
+    with pytest.raises(StoreError, match=f"it must be {re.escape(URI)}\\.$"):
+        Workspace.of(f"azureml://westeurope.experiments.azureml.net/history/v1.0{ID}")
 
 
 def test_the_first_credential_that_is_configured_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -71,6 +71,28 @@ def test_what_the_workspace_refuses_is_told_before_anything_starts(workspace: Ml
     assert str(raised.value) == REFUSALS[status]
 
 
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_workspace_that_says_when_to_ask_again_is_asked_again(workspace: MlflowWorkspace, status: int) -> None:
+    answer = refused(status, "TooManyRequests", "Slow down.")
+    answer.headers["Retry-After"] = "1"
+    workspace.fail("experiments/search", answer, times=2)
+    began = time.monotonic()
+    Tracking(workspace.uri).require_reachable()
+    assert time.monotonic() - began > 2, "twice as long as the workspace has asked for"
+    assert workspace.count("experiments/search") == 3
+
+
+@pytest.mark.parametrize("when", ["3600", "Fri, 31 Dec 2099 23:59:59 GMT"])
+def test_a_workspace_that_is_busy_for_long_is_not_waited_for(workspace: MlflowWorkspace, when: str) -> None:
+    answer = refused(429, "TooManyRequests", "Slow down.")
+    answer.headers["Retry-After"] = when
+    workspace.fail("experiments/search", answer)
+    with pytest.raises(StoreError) as raised:
+        Tracking(workspace.uri).require_reachable()
+    assert str(raised.value) == REFUSALS[429]
+    assert workspace.count("experiments/search") == 1
+
+
 def test_another_workspace_of_the_same_subscription_is_told(workspace: MlflowWorkspace) -> None:
     with pytest.raises(StoreError, match=r"^There is no workspace emperors \(resource group birds\(west\), subscripti"):
         Tracking(workspace.uri.replace("penguins-ws", "emperors")).require_reachable()
