@@ -361,6 +361,15 @@ def names(azure: Azure, body: Json, query: dict[str, str], kind: str) -> Answer:
     )
 
 
+def put_compute(azure: Azure, body: Json, query: dict[str, str], path: str) -> Answer:
+    properties = body["properties"]
+    if properties["computeType"] not in {"AmlCompute", "Kubernetes"}:
+        return refused(400, "BadRequest", f"computeType {properties['computeType']}.")
+    wanted = {**body, "properties": {**properties, "provisioningState": "Succeeded"}}
+    azure.things[path] = {**body, "properties": {**properties, "provisioningState": "Creating"}}
+    return azure.begin_put(shown(azure, path), path.replace("s/", " "), path, wanted)
+
+
 def put_endpoint(azure: Azure, body: Json, query: dict[str, str], path: str) -> Answer:
     kind, name = path.split("/")
     properties = body["properties"]
@@ -789,6 +798,7 @@ ARM_ROUTES: dict[str, Callable[..., Answer]] = {
     rf"DELETE {IN_GROUP}/providers/({MADE_FOR_IT})": delete_dependent,
     rf"PUT {ML}/((?:onlineEndpoints|batchEndpoints)/[^/]+)": put_endpoint,
     rf"DELETE {ML}/((?:onlineEndpoints|batchEndpoints)/[^/]+)": delete_endpoint,
+    rf"PUT {ML}/(computes/[^/]+)": put_compute,
     rf"POST {ML}/(onlineEndpoints/[^/]+)/listKeys": endpoint_keys,
     rf"PUT {ML}/((?:onlineEndpoints|batchEndpoints)/[^/]+/deployments/[^/]+)": put_deployment,
     rf"DELETE {ML}/((?:onlineEndpoints|batchEndpoints)/[^/]+/deployments/[^/]+)": delete_deployment,
