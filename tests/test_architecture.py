@@ -33,7 +33,8 @@ LAYERS = [
         *("bins", "drift", "findings", "plots", "page", "search"),
     ],
     [
-        *("java", "session", "azure_names", "names", "arm", "azureml", "tracking", "dialect", "record"),
+        *("java", "session", "azure_names", "names", "arm", "azureml", "local_store", "remote_store"),
+        *("tracking", "dialect", "record"),
         *("integrity", "readback", "flavor", "registry", "outcome"),
         *("champion", "acceptance", "request_body", "scoring", "scoring_process", "http_app", "http_server"),
         *("serve", "query", "endpoint"),
@@ -43,19 +44,20 @@ LAYERS = [
         *("check", "train", "promote", "predict", "tune", "monitor", "deploy"),
         *("serving_copy", "deploy_azureml", "submit", "batch", "provision", "clean_up", "leftovers"),
     ],
-    ["show", "ui", "demo", "commands", "serving_commands", "azure_commands", "cli", "__main__"],
+    ["output", "show", "ui", "demo", "commands", "serving_commands", "azure_commands", "cli", "__main__"],
 ]
 
 # Third-party packages that only some layers may know; the others are free for all.
 PLATFORMS = {
     "mlflow": {
-        *("scorer", "tracking", "dialect", "record", "integrity", "readback", "flavor", "registry", "outcome"),
+        *("scorer", "local_store", "remote_store", "tracking"),
+        *("dialect", "record", "integrity", "readback", "flavor", "registry", "outcome"),
         *("champion", "serve", "scoring", "scoring_process", "http_app"),
         *("acceptance", "train", "promote", "tune", "monitor", "leftovers", "azure_scoring", "azure_batch_scoring"),
     },
     "uvicorn": {"http_app", "http_server"},
     "h11": {"http_server"},
-    "requests": {"azureml", "tracking", "query", "endpoint"},
+    "requests": {"azureml", "remote_store", "query", "endpoint"},
     "azure": {
         *("azureml", "arm", "online_endpoint", "batch_endpoint", "monitor_reference", "monitor_schedule", "dependents"),
         *("serving_copy", "deploy_azureml", "submit", "batch", "provision", "clean_up", "commands", "azure_commands"),
@@ -63,7 +65,7 @@ PLATFORMS = {
     "azureml_inference_server_http": {"azure_scoring"},
     "azureml": {"azureml", "azure_scoring"},
     "databricks": {"endpoint", "deploy"},
-    "click": {"ui", "commands", "serving_commands", "azure_commands", "cli"},
+    "click": {"output", "ui", "commands", "serving_commands", "azure_commands", "cli"},
     "rich": {"show", "demo"},
     "optuna": {"search"},
     "scipy": {"drift"},

@@ -75,7 +75,7 @@ def submit_training(
     compute: str | None,
     local: bool,
     data: str,
-    experiment: str,
+    experiment: str | None,
     register_as: str,
     tags: tuple[str, ...],
     no_wait: bool,
@@ -99,7 +99,9 @@ def submit_training(
         refuse_options("--compute", "tracking_uri")
     from penguins.submit import Training
 
-    training = Training(data, TrainingParameters(**parameters), experiment, register_as, dict(map(named_value, tags)))
+    # MLFLOW_EXPERIMENT_ID is one of another store.
+    where = experiment or config.DEFAULT_EXPERIMENT
+    training = Training(data, TrainingParameters(**parameters), where, register_as, dict(map(named_value, tags)))
     if local:
         _train_here(training, tracking_uri, as_json)
         return

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from penguins import __version__, azure_commands, config, serving_commands
+from penguins import __version__, azure_commands, config, output, serving_commands
 from penguins.commands import (
     Commands,
     data_option,
@@ -22,6 +22,7 @@ from penguins.commands import (
     model_option,
     named_value,
     reachable_store,
+    require_experiment,
     tracking_option,
     verbose_option,
 )
@@ -54,7 +55,8 @@ class AnswerIsNoError(click.ClickException):
 def main() -> None:
     """Take a Spark ML model from a CSV file to a registered version that anything can serve.
 
-    MLflow's own environment variables count: MLFLOW_TRACKING_URI, MLFLOW_REGISTRY_URI, MLFLOW_EXPERIMENT_NAME.
+    MLflow's own environment variables count: MLFLOW_TRACKING_URI, MLFLOW_REGISTRY_URI, MLFLOW_EXPERIMENT_NAME,
+    MLFLOW_EXPERIMENT_ID, and those for signing in to a server.
     Without them, runs and models are kept in mlflow.db in the current folder.
 
     Exit codes: 0 done, 1 failed with one sentence on stderr, 2 wrong usage, 3 the answer is "no".
@@ -66,11 +68,12 @@ def run() -> None:
 
     A job on Databricks that calls it takes any SystemExit for a failure, that of exit code 0 too.
     """
-    try:
-        main()
-    except SystemExit as end:
-        if end.code:
-            raise
+    with output.lasting():
+        try:
+            main()
+        except SystemExit as end:
+            if end.code:
+                raise
 
 
 @main.command()
@@ -149,6 +152,7 @@ def train(
         report("Starting Spark")
         register = None if no_register else register_as
         with _working_on(data, reachable_store(tracking_uri, register_as=register)) as spark:
+            require_experiment(options["experiment"])
             trained = train.train_from_source(spark, data, parameters, register_as=register, report=report, **options)
             if save_to is not None:
                 flavor.save(trained.model, save_to, trained.input_example, trained.spec)
@@ -201,6 +205,7 @@ def tune(
         report("Starting Spark")
         register = None if no_register else register_as
         with _working_on(data, reachable_store(tracking_uri, register_as=register)) as spark:
+            require_experiment(options["experiment"])
             tuned = tune.tune_from_source(
                 spark, data, settings, register_as=register, report=report, on_trial=on_trial, **options
             )
@@ -355,7 +360,7 @@ def monitor(
     window: str | None,
     rule: str | None,
     output: Path | None,
-    experiment: str,
+    experiment: str | None,
     tracking_uri: str | None,
     as_json: bool,
     **limits: Any,
@@ -376,6 +381,7 @@ def monitor(
     with show.progress(("Starting Spark", *monitor.STEPS)) as report:
         report("Starting Spark")
         with _working_on(larger, reachable_store(tracking_uri)) as spark:
+            require_experiment(experiment)
             result = monitor.monitor(
                 *(spark, reference, current),
                 model=asked,
@@ -473,7 +479,7 @@ def register(
     description: str,
     tags: tuple[str, ...],
     custom: bool,
-    experiment: str,
+    experiment: str | None,
     tracking_uri: str | None,
     as_json: bool,
 ) -> None:

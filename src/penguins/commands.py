@@ -17,7 +17,7 @@ import click
 from click.core import ParameterSource
 
 from penguins import config
-from penguins.errors import PenguinsError, first_sentence, printable
+from penguins.errors import PenguinsError, StoreError, first_sentence, printable
 from penguins.redaction import Redacted, without_secrets
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class Command(click.Command):
         """Run the command; without `--verbose`, what libraries warn of, log and print to stderr is dropped."""
         if is_verbose():
             # Libraries log addresses with signatures, for example when they try a download again.
-            with contextlib.redirect_stderr(cast("TextIO", Redacted(sys.stderr))):
+            with _notes_shown(), contextlib.redirect_stderr(cast("TextIO", Redacted(sys.stderr))):
                 return super().invoke(ctx)
         warnings.simplefilter("ignore")
         for name in ("alembic", "py4j", "pyspark"):
@@ -47,7 +47,11 @@ class Command(click.Command):
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
         os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
         os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
-        with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stderr(nowhere):
+        with (
+            _notes_shown(),
+            Path(os.devnull).open("w", encoding="utf-8") as nowhere,
+            contextlib.redirect_stderr(nowhere),
+        ):
             return super().invoke(ctx)
 
 
@@ -66,6 +70,22 @@ class Commands(click.Group):
             if ctx.meta.get("verbose"):
                 click.echo(printable(without_secrets(traceback.format_exc()), but="\n\t"), err=True)
             raise click.ClickException(_sentence(error)) from error
+
+
+@contextlib.contextmanager
+def _notes_shown() -> Iterator[None]:
+    """Within the block what this package's own modules warn of is a line on the real stderr."""
+    handler = logging.StreamHandler(sys.stderr)
+    # In a terminal a progress bar may stand in the line.
+    handler.setFormatter(
+        logging.Formatter("\r\x1b[2K%(message)s" if sys.stderr and sys.stderr.isatty() else "%(message)s")
+    )
+    log = logging.getLogger(__package__)
+    log.addHandler(handler)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
 
 
 def _set_verbose(ctx: click.Context, _: click.Parameter, verbose: bool) -> None:
@@ -97,8 +117,9 @@ model_option = click.option(
 experiment_option = click.option(
     "--experiment",
     envvar="MLFLOW_EXPERIMENT_NAME",
-    default=config.DEFAULT_EXPERIMENT,
-    show_default=True,
+    # None leaves it to MLflow, which then asks for the experiment of that id.
+    default=lambda: None if os.environ.get("MLFLOW_EXPERIMENT_ID") else config.DEFAULT_EXPERIMENT,
+    show_default=config.DEFAULT_EXPERIMENT,
     help="The MLflow experiment.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout, and nothing else.")
@@ -153,6 +174,19 @@ def reachable_store(tracking_uri: str | None, *, has_models: bool = False, regis
         store.require()
     store.require_reachable()
     return store
+
+
+def require_experiment(experiment: str | None) -> None:
+    """Raise StoreError when a run in the experiment can't be made, before anything is computed for it."""
+    from penguins import tracking
+
+    if model := os.environ.get("MLFLOW_ACTIVE_MODEL_ID"):
+        raise StoreError(
+            f"MLFLOW_ACTIVE_MODEL_ID is {model}, so MLflow would give this run's metrics to that model, too: unset it."
+        )
+    # A job's run, which MLFLOW_RUN_ID names, is in an experiment already.
+    if "MLFLOW_RUN_ID" not in os.environ:
+        tracking.require_experiment(experiment)
 
 
 def named_value(text: str) -> tuple[str, str]:

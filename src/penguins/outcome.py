@@ -62,7 +62,7 @@ def folder(summary: Summary) -> Iterator[Path]:
     place = Path(tempfile.mkdtemp(prefix=PREFIX, suffix=f"{SIGNED}{process.identity()}"))
     kept = None
     try:
-        (place / SUMMARY).write_text(json.dumps(asdict(summary), indent=2))
+        (place / SUMMARY).write_text(json.dumps(asdict(summary), indent=2), encoding="utf-8")
         (place / ARTIFACTS).mkdir()
         yield place
     except Exception as error:
@@ -126,7 +126,7 @@ def log_kept(place: Path) -> Logged:
 
 def _read(place: Path) -> Summary:
     try:
-        values: dict[str, Any] = json.loads((place / SUMMARY).read_text())
+        values: dict[str, Any] = json.loads((place / SUMMARY).read_text(encoding="utf-8"))
         values["inputs"] = {name: record.Input(**described) for name, described in values["inputs"].items()}
         return Summary(**values)
     except (OSError, ValueError, TypeError, KeyError) as error:

@@ -114,7 +114,7 @@ def _home(namespace: int, boot: str) -> str:
     """
     if namespace == FIRST_NAMESPACE:
         machine = Path("/etc/machine-id")
-        return _digest(machine.read_text()) if machine.is_file() else ""
+        return _digest(machine.read_text(encoding="utf-8")) if machine.is_file() else ""
     mounts = [line.split() for line in (PROC / "self/mountinfo").read_text().splitlines()]
     written = re.findall(r"\bupperdir=([^,]+)", next((mount[-1] for mount in mounts if mount[4] == "/"), ""))
     is_own = [mount[4] for mount in mounts].count("/proc") == 1

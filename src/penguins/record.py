@@ -253,8 +253,8 @@ def write_artifacts(
     matrix = cast("LogisticRegressionModel", model.stages[-1]).coefficientMatrix.toArray()
     plots.confusion_matrix(confusion).savefig(folder / "confusion_matrix.png")
     plots.coefficients(matrix, spec.features, spec.classes).savefig(folder / "coefficients.png")
-    (folder / "report.txt").write_text(evaluate.report(confusion))
-    (folder / "quarantined.json").write_text(json.dumps(dict(reasons), indent=2))
+    (folder / "report.txt").write_text(evaluate.report(confusion), encoding="utf-8")
+    (folder / "quarantined.json").write_text(json.dumps(dict(reasons), indent=2), encoding="utf-8")
 
 
 def description(metrics: Mapping[str, float], rows: Mapping[str, int], spec: Spec) -> str:

@@ -292,7 +292,7 @@ def register_folder(
     folder: str | Path,
     name: str,
     *,
-    experiment: str = DEFAULT_EXPERIMENT,
+    experiment: str | None = DEFAULT_EXPERIMENT,
     description: str = "",
     tags: Mapping[str, str] | None = None,
 ) -> tuple[str, Version]:
@@ -317,7 +317,7 @@ def register_files(
     folder: str | Path,
     name: str,
     *,
-    experiment: str = DEFAULT_EXPERIMENT,
+    experiment: str | None = DEFAULT_EXPERIMENT,
     description: str = "",
     tags: Mapping[str, str] | None = None,
 ) -> tuple[str, Version]:
@@ -339,7 +339,7 @@ def register_files(
 
 
 @contextmanager
-def _run_for(folder: str | Path, name: str, experiment: str) -> Iterator[str]:
+def _run_for(folder: str | Path, name: str, experiment: str | None) -> Iterator[str]:
     """A run to which a folder is logged in the block, by its id; StoreError for what fails there in another way."""
     try:
         with record.active_run(experiment, f"{name} from {Path(folder).resolve().name}") as run:

@@ -87,7 +87,7 @@ def serving(
     )
     store = {"MLFLOW_TRACKING_URI": mlflow.get_tracking_uri(), "MLFLOW_REGISTRY_URI": mlflow.get_registry_uri()}
     with (
-        tempfile.TemporaryFile("w+") as said,
+        tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as said,
         subprocess.Popen(
             [*command, "--json", "--until-stdin-ends"],
             env={**os.environ, **store},

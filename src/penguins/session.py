@@ -99,7 +99,7 @@ def _start_local_spark(verbose: bool, brief: bool) -> None:
     _require_own_spark()
     on_ctrl_c = signal.getsignal(signal.SIGINT)
     conf = SparkConf().setAll(list(_settings(verbose, brief).items())).setMaster(os.environ.get("MASTER", "local[*]"))
-    with tempfile.TemporaryFile("w+") as said:
+    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as said:
         try:
             # A JVM that Spark has started once in this process serves every later session.
             if SparkContext._gateway is None:

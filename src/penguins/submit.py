@@ -204,8 +204,10 @@ def _image() -> Iterator[Environment]:
     with tempfile.TemporaryDirectory() as folder:
         context = Path(folder, "context")
         context.mkdir()
-        (context / "requirements.txt").write_text("\n".join(installed()) + "\n")
-        (context / "Dockerfile").write_text(DOCKERFILE.format(python=".".join(map(str, sys.version_info[:2]))))
+        (context / "requirements.txt").write_text("\n".join(installed()) + "\n", encoding="utf-8")
+        (context / "Dockerfile").write_text(
+            DOCKERFILE.format(python=".".join(map(str, sys.version_info[:2]))), encoding="utf-8"
+        )
         digest = hashlib.sha256(b"".join(file.read_bytes() for file in sorted(context.iterdir()))).hexdigest()
         yield Environment(
             name=ENVIRONMENT,
