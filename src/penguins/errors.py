@@ -56,11 +56,13 @@ def first_sentence(error: BaseException) -> str:
     """
     one: BaseException | None = error
     while one is not None:
-        for line in map(str.strip, _said(one).splitlines()):
+        lines = [line.strip() for line in _said(one).splitlines() if line.strip()]
+        for number, line in enumerate(lines, 1):
             while found := EMPTY.match(line):
                 line = line[found.end() :]
             if line:
-                return without_secrets(line)
+                # One that ends with a colon says nothing without the next one.
+                return without_secrets(" ".join([line, *lines[number : number + 1]]) if line.endswith(":") else line)
         one = getattr(one, "inner_exception", None) or one.__cause__
     return type(error).__name__
 

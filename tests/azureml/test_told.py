@@ -54,7 +54,7 @@ def test_azures_refusals_have_a_reason(case: str) -> None:
         ("Resource Conflict: it is there.\nmore", "Resource Conflict: it is there."),
         (
             "Received bad response from service:\nResponse Code: 404\nHeaders: {}",
-            "Received bad response from service: Respo",
+            "Received bad response from service: Response Code: 404",
         ),
         ("", "AzureMLException"),
     ],
