@@ -217,7 +217,6 @@ def experiment_id(name: str) -> str:
     if mlflow.get_tracking_uri().startswith(azureml.SCHEME):
         azure_names.require("experiment", name)
     store = Tracking(mlflow.get_tracking_uri())
-    store.make()
     if (found := require_experiment(name)) is not None:
         return found
     # A local store would otherwise keep artifacts in whatever folder the process happens to run in.
@@ -240,10 +239,12 @@ def require_experiment(name: str | None) -> str | None:
     import mlflow
     from mlflow.exceptions import MlflowException
 
-    client = mlflow.MlflowClient()
     number = os.environ.get("MLFLOW_EXPERIMENT_ID")
     if name is None and not number:
         return None
+    # A thread that warms up may be making the store at this moment, and MLflow can't make it in two threads at once.
+    Tracking(mlflow.get_tracking_uri()).make()
+    client = mlflow.MlflowClient()
     try:
         experiment = client.get_experiment(str(number)) if name is None else client.get_experiment_by_name(name)
     except MlflowException as error:
