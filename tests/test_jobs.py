@@ -49,7 +49,8 @@ def run_job(name: str, spark: SparkSession, **passed: str) -> list[str]:
         answers[key] = "done"
         if "condition_task" in task:
             condition = task["condition_task"]
-            answers[key] = str(given(condition["left"]) == condition["right"]).lower()
+            is_equal = given(condition["left"]) == condition["right"]
+            answers[key] = str(is_equal == (condition["op"] == "EQUAL_TO")).lower()
         elif "python_wheel_task" in task:
             main([given(text) for text in task["python_wheel_task"]["parameters"]], standalone_mode=False)
         elif "notebook_task" in task:
@@ -83,15 +84,17 @@ def test_the_jobs_from_the_first_training_to_the_advice_to_retrain(
     assert len(runs) == 2, "one of the training, one of the gate"
 
     scored = str(tmp_path / "scored.csv")
-    assert run_job("prediction", spark, data=birds, output=scored) == ["predict"]
+    assert run_job("prediction", spark, output=scored) == ["new_data"], "there is none unless somebody names it"
+    assert run_job("prediction", spark, data=birds, output=scored) == ["new_data", "predict"]
     assert len(pd.read_csv(scored)) == 344
 
     lean = tmp_path / "lean.csv"
     lean_season(pd.read_csv(PENGUINS_CSV)).to_csv(lean, index=False)
+    assert run_job("monitoring", spark, reference=birds) == ["new_data"]
     calm = run_job("monitoring", spark, reference=birds, current=birds)
-    assert calm == ["monitor", "advised"]
+    assert calm == ["new_data", "monitor", "advised"]
     drifted = run_job("monitoring", spark, reference=birds, current=str(lean), timestamp="MeasuredAt")
-    assert drifted == ["monitor", "advised", "retrain"]
+    assert drifted == ["new_data", "monitor", "advised", "retrain"]
 
     # The same birds again give no better model, so the gate says no, and nothing is deployed.
     assert run_job("training", spark, data=birds) == ["check", "train", "promote", "accepted"]

@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,6 +30,14 @@ with record.active_run("birds", sys.argv[1]) as run, record.new_run(run.info.exp
     print(run.info.run_id, nested.info.run_id, model.model_id, flush=True)
     sys.stdin.read()
 """
+
+
+@pytest.fixture(autouse=True)
+def own_temporary_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What other tests' killed processes left in the shared one is not for these."""
+    before, tempfile.tempdir = tempfile.tempdir, str(tmp_path_factory.mktemp("temporary"))
+    yield
+    tempfile.tempdir = before
 
 
 def begin(store: Path, name: str) -> tuple[subprocess.Popen[str], list[str]]:
