@@ -14,7 +14,7 @@ import mlflow
 import pytest
 from click.testing import CliRunner, Result
 
-from penguins import leftovers, process, record
+from penguins import atomic, leftovers, process, record
 from penguins.cli import main
 from penguins.errors import ParameterError
 
@@ -182,3 +182,44 @@ def test_temporary_folders_go_but_for_a_fitted_model(
 
 def test_json_asks_nothing(store: Path) -> None:
     assert penguins(store, "--json").exit_code == 2
+
+
+WRITE = """
+import sys
+from pathlib import Path
+from penguins import atomic
+
+with atomic.beside(Path("scored.csv")) as folder:
+    print(folder.name, flush=True)
+    sys.stdin.read()
+"""
+
+
+def writing(store: Path) -> tuple[subprocess.Popen[str], str]:
+    """A process that has begun to write beside an output in the store's folder, and where."""
+    command = [sys.executable, "-W", "ignore", "-c", WRITE]
+    working = subprocess.Popen(command, cwd=store, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    return working, first_line(working)
+
+
+def test_what_a_killed_command_was_writing_goes_and_what_it_replaced_comes_back(
+    store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(store)
+    killed_one, left = writing(store)
+    with killed_one:
+        killed_one.kill()
+    before = store / left / atomic.BEFORE
+    before.mkdir()
+    (before / "scored.csv").write_text("what stood there")
+    alive, kept = writing(store)
+    with alive:
+        cleaned = penguins(store, "--yes")
+        assert cleaned.exit_code == 0, cleaned.output
+        assert f"folder {store / left} (an output that was being written)" in cleaned.output
+        assert kept not in cleaned.output
+        assert (store / kept).is_dir()
+        assert not (store / left).exists()
+        assert (store / "scored.csv").read_text() == "what stood there"
+        assert alive.stdin is not None
+        alive.stdin.close()

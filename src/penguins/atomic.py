@@ -36,7 +36,7 @@ def beside(target: Path) -> Iterator[Path]:
     try:
         yield folder
     finally:
-        _put_back_and_remove(folder)
+        remove(folder)
 
 
 def put(new: Path, target: Path, *, overwrite: bool = False) -> None:
@@ -71,8 +71,13 @@ def leftovers(folder: Path) -> list[Path]:
         if path.is_dir()
         and not path.is_symlink()
         and path.stat().st_uid == os.getuid()
-        and is_alive(path.name.removeprefix(PREFIX).rpartition("-")[0]) is False
+        and is_alive(maker(path)) is False
     ]
+
+
+def maker(folder: Path) -> str:
+    """The process that made a folder of `beside`, as `process.identity()` says."""
+    return folder.name.removeprefix(PREFIX).rpartition("-")[0]
 
 
 def clear(folder: Path) -> list[Path]:
@@ -82,11 +87,12 @@ def clear(folder: Path) -> list[Path]:
     """
     found = leftovers(folder)
     for path in found:
-        _put_back_and_remove(path)
+        remove(path)
     return found
 
 
-def _put_back_and_remove(folder: Path) -> None:
+def remove(folder: Path) -> None:
+    """Remove a folder of `beside`; what it holds of a target that isn't there is put back first. Raises OSError."""
     for old in (folder / BEFORE).glob("*"):
         if not os.path.lexists(place := folder.parent / old.name):
             old.rename(place)

@@ -410,8 +410,9 @@ def monitor(
 def clean_up(experiment: str | None, dry_run: bool, yes: bool, tracking_uri: str | None, as_json: bool) -> None:
     """List what killed commands have left, and clean it up after a yes.
 
-    Their runs end as KILLED; the models that they were logging and their temporary folders are deleted. What a process
-    that is still there is working on stays, and so does what one on another machine or in another container has begun.
+    Their runs end as KILLED; the models that they were logging and their temporary folders are deleted, those beside
+    outputs in the current folder, too. What a process that is still there is working on stays, and so does what one on
+    another machine or in another container has begun.
     What penguins made in an Azure Machine Learning workspace is taken away by `penguins azureml clean-up`.
     """
     if as_json and not (yes or dry_run):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from penguins import dialect, outcome, process, record
+from penguins import atomic, dialect, outcome, process, record
 from penguins.errors import ParameterError, StoreError, first_sentence
 
 if TYPE_CHECKING:
@@ -62,13 +62,17 @@ def find(experiment: str | None = None) -> tuple[list[Leftover], list[Leftover]]
 def find_folders() -> tuple[list[Leftover], list[Path]]:
     """The temporary folders of processes that are gone, and those of them that hold a fitted model.
 
-    `penguins log` logs the latter, so they aren't to be removed with the others.
+    The former include those in which outputs for the current folder were written. `penguins log` logs the latter, so
+    they aren't to be removed with the others.
     """
     gone = [(place, who) for place, who in outcome.left_behind() if process.is_alive(who) is False]
     fitted = [place for place, _ in gone if (place / outcome.MODEL).exists()]
-    return [
-        Leftover("folder", str(place), None, "temporary", who) for place, who in gone if place not in fitted
-    ], fitted
+    temporary = [Leftover("folder", str(place), None, "temporary", who) for place, who in gone if place not in fitted]
+    outputs = [
+        Leftover("folder", str(place), None, "an output that was being written", atomic.maker(place))
+        for place in atomic.leftovers(Path.cwd())
+    ]
+    return temporary + outputs, fitted
 
 
 def remove(found: Sequence[Leftover]) -> list[Leftover]:
@@ -86,8 +90,10 @@ def _removed(one: Leftover) -> bool:
     from mlflow.exceptions import MlflowException
 
     if one.run_id is None:
-        shutil.rmtree(one.id, ignore_errors=True)
-        return not Path(one.id).exists()
+        folder = Path(one.id)
+        with suppress(OSError):
+            (atomic.remove if folder.name.startswith(atomic.PREFIX) else shutil.rmtree)(folder)
+        return not folder.exists()
     client = mlflow.MlflowClient()
     run = client.get_run(one.run_id)
     if run.info.status != "RUNNING" or run.data.tags.get(record.PROCESS) != one.who:

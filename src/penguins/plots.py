@@ -71,7 +71,7 @@ def coefficients(matrix: npt.NDArray[np.float64], features: Sequence[str], class
     if len(largest) < len(features):
         title += f": the {len(largest)} largest of {len(features)}"
     axes.set(title=title, ylabel="log-odds over a number's range, or per category")
-    axes.legend(ncols=-(-len(shown) // 10))
+    axes.legend(ncols=-(-len(shown) // 10), loc="upper right")
     return figure
 
 
@@ -95,7 +95,7 @@ def search_history(values: Mapping[int, float], objective: str) -> Figure:
     axes.scatter(numbers, losses, s=20, label="trial")
     axes.step(numbers, np.minimum.accumulate(losses), where="post", color="black", label="best so far")
     axes.set(title=f"{len(values)} trials", xlabel="trial", ylabel=objective, yscale="log")
-    axes.legend()
+    axes.legend(loc="upper right")
     return figure
 
 
@@ -145,7 +145,7 @@ def drift(columns: Sequence[Drift], verdicts: Sequence[str]) -> Figure:
         [name] = names([column.column])
         axes.set_title(f"{name}: {measured}, {verdict}", color="firebrick" if verdict == "drift" else "black")
     grid[0].set_ylabel("share of values")
-    grid[0].legend()
+    grid[0].legend(loc="upper right")
     return figure
 
 
