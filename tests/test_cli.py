@@ -255,6 +255,7 @@ def test_every_command_has_help(tmp_path: Path) -> None:
         *(
             "azureml",
             "check",
+            "clean-up",
             "databricks-workspace",
             "demo",
             "deploy",
