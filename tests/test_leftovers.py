@@ -206,13 +206,13 @@ def test_what_a_killed_command_was_writing_goes_and_what_it_replaced_comes_back(
     store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(store)
+    alive, kept = writing(store)
     killed_one, left = writing(store)
     with killed_one:
         killed_one.kill()
     before = store / left / atomic.BEFORE
     before.mkdir()
     (before / "scored.csv").write_text("what stood there")
-    alive, kept = writing(store)
     with alive:
         cleaned = penguins(store, "--yes")
         assert cleaned.exit_code == 0, cleaned.output
