@@ -179,10 +179,7 @@ def test_what_cant_be_watched_is_one_sentence_and_no_run(spark: SparkSession, st
     )
     with pytest.raises(ModelError) as model_error:
         monitor(spark, PENGUINS_CSV, PENGUINS_CSV, model=CHAMPION)
-    assert str(model_error.value) == (
-        "penguin_predictor doesn't have the alias champion: `penguins train` makes a version, `penguins promote` the "
-        "champion."
-    )
+    assert str(model_error.value) == "There is no registered model penguin_predictor: `penguins train` makes one."
     assert mlflow.MlflowClient().search_runs(["0"]) == []
 
 

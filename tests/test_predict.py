@@ -118,7 +118,7 @@ def test_good_and_bad_lines_of_a_csv_come_out_in_their_order(
         ("c", 1, "Gentoo", None),
         ("d", None, None, ["Island is unknown to the model", "CulmenDepth is not a number"]),
         ("e", 2, "Chinstrap", None),
-        ("f", None, None, ["BodyMass is not finite"]),
+        ("f", None, None, ["BodyMass is missing"]),
         ("g", None, None, ["Island is missing", "BodyMass is not finite"]),
         ("h", None, None, ["the line does not fit the header"]),
         ("i", 2, "Chinstrap", None),  # outside of the range, but the model has an answer
@@ -441,7 +441,11 @@ def test_a_file_that_turns_out_to_be_unreadable_leaves_nothing(
     lines(tmp_path / "birds" / "b.csv", "Island,Id,CulmenLength,CulmenDepth,FlipperLength,BodyMass", f"x,{ADELIE}")
     with pytest.raises(DataError) as told:
         predict.predict(spark, tmp_path / "birds", tmp_path / "scored.csv")
-    assert str(told.value) == (f"{tmp_path}/scored.csv can't be written: CSV header does not conform to the schema.")
+    birds, columns = tmp_path / "birds", "CulmenLength, CulmenDepth, FlipperLength, BodyMass"
+    assert str(told.value) == (
+        f"The files of {birds} have different headers: {birds}/a.csv has Id, Island, {columns}, and {birds}/b.csv has "
+        f"Island, Id, {columns}. Give each of them the same columns in the same order."
+    )
     assert names_in(tmp_path) == ["birds"]
 
 

@@ -804,8 +804,7 @@ def test_small_answers_are_sent_at_once() -> None:
 @pytest.mark.parametrize(
     ("model", "said"),
     [
-        ("models:/emperor@champion", "emperor doesn't have the alias champion: "
-         "`penguins train` makes a version, `penguins promote` the champion."),
+        ("models:/emperor@champion", "There is no registered model emperor: `penguins train` makes one."),
         ("models:/penguin_predictor/7", "penguin_predictor doesn't have a version 7: "
          "`penguins train` makes a version, `penguins promote` the champion."),
         ("penguin_predictor", "penguin_predictor names no version: give models:/name@alias or models:/name/number."),

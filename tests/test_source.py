@@ -29,4 +29,4 @@ def test_an_error_of_the_jvm_with_many_lines_is_told_by_its_first(spark: SparkSe
     assert jvm is not None
     with pytest.raises(Py4JJavaError) as error:
         jvm.java.util.Objects.requireNonNull(None, "\n  Two headers differ:\n one\n other")
-    assert first_sentence(error.value) == "Two headers differ:"
+    assert first_sentence(error.value) == "Two headers differ: one"

@@ -95,6 +95,7 @@ def _read_parquet(spark: SparkSession, source: str, found: files.Files) -> DataF
     They come as times in microseconds, the finest that Spark has; where only Spark can see the file, as whole numbers.
     The session reads such columns from then on.
     """
+    from py4j.protocol import Py4JJavaError
     from pyspark.errors import PySparkException
     from pyspark.sql import functions as F
 
@@ -103,7 +104,7 @@ def _read_parquet(spark: SparkSession, source: str, found: files.Files) -> DataF
 
     try:
         return read()
-    except PySparkException as error:
+    except (Py4JJavaError, PySparkException) as error:
         if "NANOS" not in str(error):
             return told(read, source)
     try:
