@@ -111,31 +111,41 @@ def typed(resources: dict[str, Any]) -> None:
 def python_part(
     variables: dict[str, Any], environment: dict[str, str], folder: Path, target: str = "dev"
 ) -> tuple[dict[str, Any], str]:
-    """What the bundle's Python part adds to the resources, run as the CLI runs it, and what it says."""
-    given, added, said = folder / "in.json", folder / "out.json", folder / "diagnostics.json"
-    declared = {name: {"value": value} for name, value in variables.items()}
-    python = {"resources": yaml.safe_load((ROOT / "databricks.yml").read_text())["python"]["resources"]}
-    given.write_text(json.dumps({"bundle": {"target": target}, "variables": declared, "python": python}))
-    command = [sys.executable, "-m", "databricks.bundles.build", "--phase", "load_resources", "--input", str(given)]
-    command += ["--output", str(added), "--diagnostics", str(said), "--locations", str(folder / "locations.json")]
-    # Exits with 1 when it says that something is wrong; then there is nothing it adds.
-    subprocess.run(command, cwd=ROOT, env={**os.environ, **environment}, capture_output=True, timeout=120)
-    resources = json.loads(added.read_text()).get("resources", {}) if added.exists() else {}
-    return resources, said.read_text() if said.exists() else ""
+    """What the bundle's Python part adds to the resources, and what it says."""
+    # When it says that something is wrong, there is nothing it adds.
+    added, said = _built("load_resources", "resources", {}, variables, environment, folder, target)
+    return added or {}, said
 
 
 def mutated(jobs: dict[str, Any], variables: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """What the bundle's Python part makes of the jobs, run as the CLI runs it."""
-    given, changed, said = folder / "in.json", folder / "out.json", folder / "diagnostics.json"
-    declared = {name: {"value": value} for name, value in variables.items()}
-    python = {"mutators": yaml.safe_load((ROOT / "databricks.yml").read_text())["python"]["mutators"]}
-    bundle = {"bundle": {"target": "dev"}, "variables": declared, "python": python, "resources": {"jobs": jobs}}
-    given.write_text(json.dumps(bundle))
-    command = [sys.executable, "-m", "databricks.bundles.build", "--phase", "apply_mutators", "--input", str(given)]
-    command += ["--output", str(changed), "--diagnostics", str(said), "--locations", str(folder / "locations.json")]
-    subprocess.run(command, cwd=ROOT, capture_output=True, timeout=120, check=True)
-    after: dict[str, Any] = json.loads(changed.read_text())["resources"]["jobs"]
+    """What the bundle's Python part makes of the jobs."""
+    changed, said = _built("apply_mutators", "mutators", {"jobs": jobs}, variables, {}, folder, "dev")
+    assert changed is not None, said
+    after: dict[str, Any] = changed["jobs"]
     return after
+
+
+def _built(
+    phase: str,
+    functions: str,
+    resources: dict[str, Any],
+    variables: dict[str, Any],
+    environment: dict[str, str],
+    folder: Path,
+    target: str,
+) -> tuple[dict[str, Any] | None, str]:
+    """Run a phase of the Python part as the CLI does: the resources after it, None if it failed, and what it says."""
+    given, built, said = folder / "in.json", folder / "out.json", folder / "diagnostics.json"
+    built.unlink(missing_ok=True)
+    declared = {name: {"value": value} for name, value in variables.items()}
+    python = {functions: yaml.safe_load((ROOT / "databricks.yml").read_text())["python"][functions]}
+    bundle = {"bundle": {"target": target}, "variables": declared, "python": python, "resources": resources}
+    given.write_text(json.dumps(bundle))
+    command = [sys.executable, "-m", "databricks.bundles.build", "--phase", phase, "--input", str(given)]
+    command += ["--output", str(built), "--diagnostics", str(said), "--locations", str(folder / "locations.json")]
+    done = subprocess.run(command, cwd=ROOT, env={**os.environ, **environment}, capture_output=True, timeout=120)
+    told = said.read_text() if said.exists() else ""
+    return None if done.returncode else json.loads(built.read_text()).get("resources", {}), told
 
 
 def problems(bundle: dict[str, Any], target: str, endpoints: dict[str, Any] | None = None) -> list[str]:
